@@ -1,0 +1,41 @@
+# Every target is a command of scripts/bootstrap.py, which installs .venv first when that is needed.
+# Without make: python3 scripts/bootstrap.py TARGET
+
+PYTHON ?= python3
+# For example -n 2 (two workers, of one thread each), or -k schedules.
+PYTEST_ARGS ?=
+ARGS ?=
+RUN = $(PYTHON) scripts/bootstrap.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format check bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install:  ## Create .venv with the library, its tests and its tools (again only when their versions change)
+	@$(RUN) install
+
+demo:  ## Train on handwritten digits and draw some: runs/demo/samples.png
+	@$(RUN) demo $(ARGS)
+
+test:  ## Run the tests, all but the slow ones (PYTEST_ARGS="-k name" to choose)
+	@$(RUN) test $(PYTEST_ARGS)
+
+test-slow:  ## Run the slow tests only
+	@$(RUN) test-slow $(PYTEST_ARGS)
+
+lint:  ## Check format, lint, types and import layers
+	@$(RUN) lint
+
+format:  ## Format the code and fix what the linter can fix
+	@$(RUN) format
+
+check:  ## Everything that CI runs: lint, then test
+	@$(RUN) check $(PYTEST_ARGS)
+
+bench:  ## Run the benchmarks
+	@$(RUN) bench $(ARGS)
+
+clean:  ## Remove .venv, caches and built files (runs/ stays)
+	@$(RUN) clean

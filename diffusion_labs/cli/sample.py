@@ -1,0 +1,74 @@
+"""``diffusion-labs sample RUN``: pictures from a trained model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from diffusion_labs.cli import UserError, choose
+from diffusion_labs.images import image_grid, save_image
+from diffusion_labs.recipes.image_diffusion import ImageModel, draw
+from diffusion_labs.recipes.run import load_run
+from diffusion_labs.training import CheckpointError
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command with these arguments."""
+    tyro.cli(sample, args=words, prog="diffusion-labs sample")
+
+
+def sample(
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="RUN")],
+    class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None,
+    count: int = 16,
+    steps: int = 50,
+    guidance_scale: float = 2.0,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "cpu",
+) -> None:
+    """Draw pictures from a run, with the averaged weights of its newest checkpoint.
+
+    Args:
+        run_dir: the run's folder.
+        class_name: the class to draw; all in turn if none is given.
+        count: how many pictures.
+        steps: calls of the network for each.
+        guidance_scale: 1 follows the model, more exaggerates the class.
+        seed: of the first picture; the next has the next seed.
+        out: file to write; in the run's folder if none is given.
+        device: where to compute.
+    """
+    for name, value in (("count", count), ("steps", steps)):
+        if value < 1:
+            raise UserError(f"--{name} is {value}; it must be at least 1")
+    try:
+        sampler, sizes = load_run(run_dir, device)
+        labels = choose_labels(sizes, class_name, count)
+        images = draw(
+            sampler,
+            sizes,
+            labels,
+            seed=seed,
+            guidance_scale=guidance_scale,
+            steps=steps,
+            progress_bar=True,
+        )
+    except (CheckpointError, ValueError) as error:
+        raise UserError(str(error)) from error
+    columns = min(count, len(sizes.class_names) if class_name is None and sizes.class_names else 8)
+    path = out or run_dir / "samples" / f"{class_name or 'all'}-seed-{seed}.png"
+    save_image(path, image_grid(images, columns=columns), scale=max(1, 64 // sizes.image_shape[1]))
+    print(path)
+
+
+def choose_labels(sizes: ImageModel, class_name: str | None, count: int) -> torch.Tensor:
+    """The class of each picture, ``[count]``."""
+    names = list(sizes.class_names)
+    if class_name is None:
+        return torch.arange(count) % max(1, len(names))
+    if not names:
+        raise UserError("this model has no classes; leave --class out")
+    return torch.full((count,), names.index(choose("class", class_name, names)))

@@ -1,0 +1,77 @@
+"""The call signature that networks and adapters share, and the names of their conditional inputs."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from diffusion_labs.output import DiffusionOutput
+
+ConditionalInputs = Mapping[str, Tensor]
+
+
+class ConditionalModule(nn.Module):
+    """Base class of the networks and adapters of this library.
+
+    All are called as ``module(x, timestep, conditional_inputs)`` and return a ``DiffusionOutput``,
+    so they stack. A module takes the conditional inputs it knows, leaves the others to the modules
+    that it wraps, and never writes to the mapping. A key that no module of the stack knows is a
+    misspelling: ``check_conditions`` raises an error that names it.
+
+    Attributes:
+        condition_names: the keys that this module or a module inside it consumes. ``None`` if that
+            cannot be known, because the innermost network is not a ``ConditionalModule``; then
+            every key is accepted.
+        outer_names: the keys that the adapters around this module consume.
+    """
+
+    condition_names: frozenset[str] | None
+    outer_names: frozenset[str]
+
+    def __init__(self, condition_names: Iterable[str] | None = ()) -> None:
+        super().__init__()
+        self.condition_names = None if condition_names is None else frozenset(condition_names)
+        self.outer_names = frozenset()
+
+    def forward(
+        self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
+    ) -> DiffusionOutput:
+        """Call the network.
+
+        Args:
+            x: noisy data, ``[b, c, ...]``.
+            timestep: the time of each sample, ``[b]``.
+            conditional_inputs: tensors by name, each with the batch as its first dimension.
+
+        Raises:
+            ValueError: for a key that nothing in the stack consumes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def accept_outer(self, names: Iterable[str]) -> None:
+        """Let keys that an adapter around this module consumes pass through it."""
+        self.outer_names = self.outer_names | frozenset(names)
+
+    def check_conditions(self, conditional_inputs: ConditionalInputs | None, x: Tensor) -> ConditionalInputs:
+        """Return the conditional inputs, empty for ``None``.
+
+        Raises:
+            ValueError: for a key that nobody in the stack knows, or a value whose first dimension is
+                not the batch of ``x``.
+        """
+        if conditional_inputs is None:
+            return {}
+        if self.condition_names is not None:
+            understood = self.condition_names | self.outer_names
+            unknown = [name for name in conditional_inputs if name not in understood]
+            if unknown:
+                raise ValueError(
+                    f"conditional_inputs has {sorted(unknown)}, which nothing in this model consumes; "
+                    f"it understands {sorted(understood)}. Rename or drop the others"
+                )
+        for name, value in conditional_inputs.items():
+            if value.ndim == 0 or value.shape[0] != x.shape[0]:
+                raise ValueError(
+                    f"conditional_inputs['{name}'] has shape {list(value.shape)}, but x has a batch of "
+                    f"{x.shape[0]}; give one entry per sample"
+                )
+        return conditional_inputs

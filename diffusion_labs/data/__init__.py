@@ -1,0 +1,22 @@
+"""Data sets: the embedded digits, MNIST-format files, folders of images; and the batches made of them."""
+
+from diffusion_labs.data.batches import Batches, MapDataset
+from diffusion_labs.data.digits import Digits
+from diffusion_labs.data.download import download_mnist
+from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.folder import ImageFolder
+from diffusion_labs.data.idx import read_idx
+from diffusion_labs.data.idx_images import IDXImages
+from diffusion_labs.data.tensor_images import TensorImages
+
+__all__ = [
+    "Batches",
+    "DataError",
+    "Digits",
+    "IDXImages",
+    "ImageFolder",
+    "MapDataset",
+    "TensorImages",
+    "download_mnist",
+    "read_idx",
+]

@@ -1,0 +1,184 @@
+"""The endless stream of batches that training reads, and can go on with where it stopped."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from diffusion_labs.data.errors import DataError
+
+Batch = dict[str, Any]
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """What ``Batches`` needs of a data set: a length, and a dict for each index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class BatchedDataset(Protocol):
+    """A data set that gives a whole batch in one call."""
+
+    def __getitems__(self, indices: Sequence[int], /) -> Batch: ...
+
+
+class Batches:
+    """An endless iterator of shuffled batches.
+
+    The batch at a position is a function of ``(seed, epoch, position)`` alone: the order of an epoch is a
+    permutation drawn from a generator keyed by the seed and the epoch. So a run that loads
+    ``state_dict()`` sees the batches that it would have seen, and each of several ranks computes its
+    share of the same global batch without talking to the others. What is left over at the end of an
+    epoch, less than a batch, is dropped; the next epoch leaves out others.
+
+    Args:
+        dataset: has ``__len__`` and ``__getitem__(index) -> dict``. If it has
+            ``__getitems__(indices) -> batch``, that is used; else samples are collated: tensors are stacked,
+            numbers become a tensor, anything else a list.
+        batch_size: samples in a global batch, over all ranks.
+        seed: of the order.
+        rank: which share of each batch to give.
+        world_size: how many equal shares there are.
+
+    Raises:
+        DataError: if the data set is smaller than a batch, or a batch cannot be shared equally.
+
+    Example:
+        >>> numbers = [{"x": torch.tensor(i)} for i in range(6)]
+        >>> batches = Batches(numbers, batch_size=2, seed=0)
+        >>> sorted(torch.cat([next(batches)["x"] for _ in range(3)]).tolist())
+        [0, 1, 2, 3, 4, 5]
+    """
+
+    def __init__(
+        self, dataset: MapDataset, batch_size: int, seed: int = 0, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}; it must be at least 1")
+        if batch_size > len(dataset):
+            raise DataError(
+                f"batch_size ({batch_size}) is larger than the data set ({len(dataset)}); lower it"
+            )
+        if world_size < 1 or not 0 <= rank < world_size:
+            raise DataError(f"rank is {rank} of world_size {world_size}; ranks are 0..world_size-1")
+        if batch_size % world_size:
+            raise DataError(
+                f"batch_size ({batch_size}) must be a multiple of world_size ({world_size}); change it"
+            )
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.position = 0
+        self._order = epoch_order(len(dataset), seed, epoch=0)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole global batches in one pass of the data."""
+        return len(self.dataset) // self.batch_size
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self._collect(self.indices())
+        self._go_to(self.epoch, self.position + 1)
+        return batch
+
+    def indices(self) -> list[int]:
+        """The indices of this rank's share of the next batch."""
+        share = self.batch_size // self.world_size
+        start = self.position * self.batch_size + self.rank * share
+        return self._order[start : start + share].tolist()
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream is, and what its order depends on."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "length": len(self.dataset),
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where the stream of ``state`` was. The number of ranks may be another.
+
+        Raises:
+            DataError: if seed, batch size or the length of the data set differ, as then the batches would
+                be others, or the position is not one of an epoch.
+        """
+        own = self.state_dict()
+        missing = own.keys() - state.keys()
+        if missing:
+            raise DataError(f"the state of the batches lacks {sorted(missing)}; it is not of this version")
+        different = [key for key in ("seed", "batch_size", "length") if own[key] != state[key]]
+        if different:
+            pairs = ", ".join(f"{key} was {state[key]} and is {own[key]}" for key in different)
+            raise DataError(f"the batches would not be those of the saved run: {pairs}; use the same values")
+        if state["epoch"] < 0 or not 0 <= state["position"] < self.batches_per_epoch:
+            raise DataError(
+                f"epoch {state['epoch']}, position {state['position']} is not a place in this stream "
+                f"of {self.batches_per_epoch} batches an epoch; the saved state is damaged"
+            )
+        self.epoch = state["epoch"]
+        self._order = epoch_order(len(self.dataset), self.seed, self.epoch)
+        self.position = state["position"]
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        if position == self.batches_per_epoch:
+            epoch, position = epoch + 1, 0
+            self._order = epoch_order(len(self.dataset), self.seed, epoch)
+        self.epoch, self.position = epoch, position
+
+    def _collect(self, indices: list[int]) -> Batch:
+        if isinstance(self.dataset, BatchedDataset):
+            return self.dataset.__getitems__(indices)
+        return collate([self.dataset[index] for index in indices])
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch, ``[length]``: a permutation keyed by the seed and the epoch.
+
+    The key is hashed, so that epoch 1 of seed 0 is not epoch 0 of seed 1.
+    """
+    key = hashlib.sha256(f"epoch order, seed {seed}, epoch {epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big", signed=True))
+    return torch.randperm(length, generator=generator)
+
+
+def collate(samples: Sequence[Any]) -> Batch:
+    """Make a batch of dicts with the same keys: tensors are stacked, numbers make a tensor, others a list.
+
+    Raises:
+        DataError: if a sample is not a mapping, or keys or shapes differ.
+    """
+    for sample in samples:
+        if not isinstance(sample, Mapping):
+            raise DataError(
+                f"a sample is a {type(sample).__name__}; dataset[i] must be a dict such as {{'x': image}}"
+            )
+        if sample.keys() != samples[0].keys():
+            raise DataError(
+                f"samples have different keys: {sorted(samples[0])} and {sorted(sample)}; give all the same"
+            )
+    return {key: _collate_values(key, [sample[key] for sample in samples]) for key in samples[0]}
+
+
+def _collate_values(key: str, values: list[Any]) -> Any:
+    if isinstance(values[0], Tensor):
+        shapes = {tuple(value.shape) for value in values}
+        if len(shapes) > 1:
+            raise DataError(f"{key!r} has different shapes in one batch: {sorted(shapes)}; make them equal")
+        return torch.stack(values)
+    if isinstance(values[0], (bool, int, float)):
+        return torch.tensor(values)
+    return values

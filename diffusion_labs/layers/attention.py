@@ -1,0 +1,68 @@
+"""Multi-head attention as functions, with both ways in which networks order their heads."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SplitHeads = Callable[[Tensor, int, int], tuple[Tensor, ...]]
+
+
+def split_heads_interleaved(
+    x: Float[Tensor, "b n c"], num_heads: int, num_parts: int
+) -> tuple[Float[Tensor, "b h n d"], ...]:
+    """Split channels ordered as ``[head, part, d]``: the "legacy" order of ADM.
+
+    Nothing in a checkpoint tells this order from ``split_heads_stacked``: the shapes are equal, so
+    the wrong one runs and gives wrong numbers. Of ADM's released checkpoints 64x64 is stacked, the
+    others are interleaved.
+
+    Args:
+        x: a joint projection ``[b, n, num_heads * num_parts * d]``, for example of q, k and v.
+        num_heads: the number of heads.
+        num_parts: 3 for q, k, v; 2 for k, v.
+
+    Returns:
+        ``num_parts`` tensors ``[b, num_heads, n, d]``.
+    """
+    return x.reshape(*x.shape[:2], num_heads, num_parts, -1).permute(3, 0, 2, 1, 4).unbind(0)
+
+
+def split_heads_stacked(
+    x: Float[Tensor, "b n c"], num_heads: int, num_parts: int
+) -> tuple[Float[Tensor, "b h n d"], ...]:
+    """Split channels ordered as ``[part, head, d]``: the "new" order of ADM, and that of transformers.
+
+    Args:
+        x: a joint projection ``[b, n, num_parts * num_heads * d]``, for example of q, k and v.
+        num_heads: the number of heads.
+        num_parts: 3 for q, k, v; 2 for k, v.
+
+    Returns:
+        ``num_parts`` tensors ``[b, num_heads, n, d]``.
+    """
+    return x.reshape(*x.shape[:2], num_parts, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def merge_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:
+    """Join the heads' outputs as ``[head, d]`` channels, which both orders share: ``[b, n, h * d]``."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def attention(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h m d"],
+    v: Float[Tensor, "b h m d"],
+    mask: Bool[Tensor, "b m"] | None = None,
+) -> Float[Tensor, "b h n d"]:
+    """``softmax(q k^T / sqrt(d)) v`` in each head (arXiv 1706.03762, Eq. 1).
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        mask: which keys may be attended to, per sample; all of them by default. Each sample needs
+            at least one.
+    """
+    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None, :])

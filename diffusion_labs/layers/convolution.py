@@ -1,0 +1,51 @@
+"""Convolutions over 1, 2 or 3 spatial dimensions, and zero initialisation."""
+
+from typing import TypeVar
+
+from torch import nn
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
+
+
+def check_dims(dims: int) -> None:
+    """Raise a ``ValueError`` unless ``dims`` is a number of spatial dimensions that torch can convolve."""
+    if dims not in _CONVOLUTIONS:
+        raise ValueError(f"dims ({dims}) must be 1, 2 or 3: the number of spatial dimensions of the data")
+
+
+def conv(
+    dims: int, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0
+) -> Conv:
+    """A convolution with bias over ``dims`` spatial dimensions.
+
+    Args:
+        dims: the number of spatial dimensions: 1 (sequences), 2 (images) or 3 (volumes, video).
+        in_channels: channels of the input ``[b, in_channels, *size]``.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel.
+        stride: step of the kernel.
+        padding: zeros added on each side.
+
+    Raises:
+        ValueError: if ``dims`` is not 1, 2 or 3.
+    """
+    check_dims(dims)
+    return _CONVOLUTIONS[dims](in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+
+
+def zero_init(module: AnyModule) -> AnyModule:
+    """Set every parameter of ``module`` to zero, and return it.
+
+    A residual block whose last layer is zero starts as the identity, and a network whose last layer
+    is zero starts by predicting zero.
+    """
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

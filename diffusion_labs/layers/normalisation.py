@@ -1,0 +1,38 @@
+"""Group normalisation that keeps its precision in half precision networks."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (arXiv 1803.08494, Eq. 1) computed in float32 or better.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with mean and variance over the positions
+    and the channels of one group. Statistics over a large image overflow in float16 and round badly
+    in bfloat16, so both are computed in float32; float64 stays float64. The output has the dtype of x.
+
+    Args:
+        num_channels: channels of the input ``[b, num_channels, *size]``.
+        num_groups: the number of groups that the channels are divided into.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: if the groups do not divide the channels.
+    """
+
+    def __init__(self, num_channels: int, *, num_groups: int = 32, eps: float = 1e-5) -> None:
+        if num_groups < 1 or num_channels % num_groups != 0:
+            raise ValueError(
+                f"num_groups ({num_groups}) must divide num_channels ({num_channels}); choose a num_groups "
+                "that divides the channels of every level, and the sum of two neighbouring levels"
+            )
+        super().__init__(num_groups, num_channels, eps=eps)
+
+    def forward(self, input: Float[Tensor, "b c *d"]) -> Float[Tensor, "b c *d"]:
+        dtype = torch.promote_types(input.dtype, torch.float32)
+        y = F.group_norm(
+            input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps
+        )
+        return y.to(input.dtype)

@@ -1,0 +1,256 @@
+"""The blocks of the U-Net, all called as ``block(x, embedding, context)``."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffusion_labs.layers import (
+    GroupNorm,
+    SplitHeads,
+    attention,
+    conv,
+    merge_heads,
+    split_heads_interleaved,
+    zero_init,
+)
+
+
+class Context(NamedTuple):
+    """Tokens that the attention blocks look at beside the image.
+
+    Attributes:
+        tokens: ``[b, n, context_dim]``.
+        mask: which of them are valid, bool ``[b, n]``; ``None`` if all are.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None
+
+
+class AdaptiveGroupNorm(nn.Module):
+    """``norm(x) * (1 + scale) + shift``, with scale and shift linear in ``SiLU(embedding)``.
+
+    ADM, arXiv 2105.05233, section 3.1, Eq. 3 ("AdaGN").
+
+    Args:
+        channels: channels of x.
+        embed_dim: width of the embedding.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+    """
+
+    def __init__(self, channels: int, embed_dim: int, *, num_groups: int = 32, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = GroupNorm(channels, num_groups=num_groups, eps=eps)
+        self.projection = nn.Linear(embed_dim, 2 * channels)
+
+    def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
+        scale, shift = over_positions(self.projection(F.silu(embedding)), x).chunk(2, dim=1)
+        return self.norm(x) * (1 + scale) + shift
+
+
+class ShiftedGroupNorm(nn.Module):
+    """``norm(x + shift)``, with shift linear in ``SiLU(embedding)``: the additive form of DDPM and LDM.
+
+    Args:
+        channels: channels of x.
+        embed_dim: width of the embedding.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+    """
+
+    def __init__(self, channels: int, embed_dim: int, *, num_groups: int = 32, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = GroupNorm(channels, num_groups=num_groups, eps=eps)
+        self.projection = nn.Linear(embed_dim, channels)
+
+    def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
+        return self.norm(x + over_positions(self.projection(F.silu(embedding)), x))
+
+
+def over_positions(vector: Float[Tensor, "b e"], x: Float[Tensor, "b c *d"]) -> Tensor:
+    """View ``[b, e]`` so that it broadcasts over the positions of x: ``[b, e, 1, ...]``."""
+    return vector.reshape(*vector.shape, *[1] * (x.dim() - 2))
+
+
+class ResBlock(nn.Module):
+    """Residual block: ``skip(r(x)) + conv_out(SiLU(norm_out(conv_in(r(SiLU(norm_in(x)))), embedding)))``.
+
+    ``r`` is the resampling, between the norm and the convolution as in BigGAN. The last convolution
+    starts at zero, so the block starts as ``skip(r(x))``. ADM, arXiv 2105.05233, section 3.
+
+    Args:
+        in_channels: channels of x.
+        out_channels: channels of the output; a 1x1 convolution on the skip path where they differ.
+        embed_dim: width of the time embedding.
+        dims: number of spatial dimensions.
+        dropout: rate of dropout before the last convolution.
+        embedding_norm: how the embedding enters, ``AdaptiveGroupNorm`` or ``ShiftedGroupNorm``.
+        resample: module without parameters that changes the resolution of both paths.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embed_dim: int,
+        dims: int = 2,
+        dropout: float = 0.0,
+        embedding_norm: Callable[..., nn.Module] = AdaptiveGroupNorm,
+        resample: nn.Module | None = None,
+        num_groups: int = 32,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.norm_in = GroupNorm(in_channels, num_groups=num_groups, eps=eps)
+        self.resample = nn.Identity() if resample is None else resample
+        self.conv_in = conv(dims, in_channels, out_channels, 3, padding=1)
+        self.norm_out = embedding_norm(out_channels, embed_dim, num_groups=num_groups, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = zero_init(conv(dims, out_channels, out_channels, 3, padding=1))
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else conv(dims, in_channels, out_channels, 1)
+
+    def forward(
+        self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None
+    ) -> Tensor:
+        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        h = self.conv_out(self.dropout(F.silu(self.norm_out(h, embedding))))
+        return self.skip(self.resample(x)) + h
+
+
+class AttentionBlock(nn.Module):
+    """Residual self-attention over the positions: ``x + proj_out(attention(q, k, v))``.
+
+    ``q, k, v`` are linear in ``norm(x)``. The output projection starts at zero, so the block starts
+    as the identity.
+
+    Args:
+        channels: channels of x.
+        num_heads: the number of heads.
+        split_heads: how the channels of q, k and v are ordered, ``split_heads_interleaved``
+            ("legacy") or ``split_heads_stacked`` ("new").
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+
+    Raises:
+        ValueError: if the heads do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        split_heads: SplitHeads = split_heads_interleaved,
+        num_groups: int = 32,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or channels % num_heads != 0:
+            raise ValueError(f"num_heads ({num_heads}) must divide channels ({channels}); change one of them")
+        self.num_heads = num_heads
+        self.split_heads = split_heads
+        self.norm = GroupNorm(channels, num_groups=num_groups, eps=eps)
+        self.qkv = conv(1, channels, 3 * channels, 1)
+        self.proj_out = zero_init(conv(1, channels, channels, 1))
+
+    def forward(
+        self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None
+    ) -> Float[Tensor, "b c *d"]:
+        qkv = self.qkv(self.norm(x).flatten(2))
+        q, k, v = self.split_heads(qkv.mT, self.num_heads, 3)
+        k, v, mask = self.add_context(k, v, context)
+        h = merge_heads(attention(q, k, v, mask))
+        return x + self.proj_out(h.mT).view_as(x)
+
+    def add_context(
+        self, k: Tensor, v: Tensor, context: Context | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The keys, the values and the mask to attend to: here those of the image alone."""
+        return k, v, None
+
+
+class ContextAttentionBlock(AttentionBlock):
+    """Attention of the positions to ``[context; positions]``, in one softmax.
+
+    The context gets its own keys and values, concatenated before those of the image. GLIDE,
+    arXiv 2112.10741, section 2.1, and DALL-E 2, arXiv 2204.06125, section 2.1.
+
+    Args:
+        channels: channels of x.
+        num_heads: the number of heads.
+        context_dim: width of the context tokens.
+        split_heads: see ``AttentionBlock``; the context's keys and values have the same order.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        context_dim: int,
+        split_heads: SplitHeads = split_heads_interleaved,
+        num_groups: int = 32,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(channels, num_heads, split_heads=split_heads, num_groups=num_groups, eps=eps)
+        self.context_kv = conv(1, context_dim, 2 * channels, 1)
+
+    def add_context(
+        self, k: Tensor, v: Tensor, context: Context | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        assert context is not None, "the network's embedding gives a context whenever it has token conditions"
+        tokens, mask = context
+        context_kv = self.context_kv(tokens.mT)
+        context_k, context_v = self.split_heads(context_kv.mT, self.num_heads, 2)
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(k.shape[0], k.shape[2])], dim=1)
+        return torch.cat([context_k, k], dim=2), torch.cat([context_v, v], dim=2), mask
+
+
+class ResampleBlock(nn.Module):
+    """A change of resolution that looks at neither the time nor the context.
+
+    Args:
+        resample: for example ``Downsample``, ``Upsample`` or ``average_pool``.
+    """
+
+    def __init__(self, resample: nn.Module) -> None:
+        super().__init__()
+        self.resample = resample
+
+    def forward(self, x: Float[Tensor, "b c *d"], embedding: Tensor, context: Context | None) -> Tensor:
+        return self.resample(x)
+
+
+class BlockSequence(nn.Sequential):
+    """Blocks called one after the other; itself called as a block.
+
+    Args:
+        blocks: the blocks.
+        checkpointing: keep only the inputs of each block for the backward pass and compute the rest
+            again there: less memory, one more forward pass, the same gradients (arXiv 1604.06174).
+    """
+
+    def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
+        super().__init__(*blocks)
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:  # type: ignore[override]
+        for block in self:
+            if self.checkpointing:
+                x = checkpoint(block, x, embedding, context, use_reentrant=False)
+            else:
+                x = block(x, embedding, context)
+        return x

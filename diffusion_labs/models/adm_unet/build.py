@@ -1,0 +1,265 @@
+"""Builds the U-Net of ADM from sizes."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from diffusion_labs.layers import (
+    Downsample,
+    SplitHeads,
+    TimeEmbedding,
+    Upsample,
+    average_pool,
+    conv,
+    nearest_upsample,
+    split_heads_interleaved,
+    split_heads_stacked,
+)
+from diffusion_labs.models.adm_unet.blocks import (
+    AdaptiveGroupNorm,
+    AttentionBlock,
+    BlockSequence,
+    ContextAttentionBlock,
+    ResampleBlock,
+    ResBlock,
+    ShiftedGroupNorm,
+)
+from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
+from diffusion_labs.models.adm_unet.network import ADMUNet, Head, LearnedVarianceHead
+
+ATTENTION_ORDERS: dict[str, SplitHeads] = {
+    "legacy": split_heads_interleaved,
+    "new": split_heads_stacked,
+}
+
+
+def levels_of_factors(factors: Iterable[int]) -> tuple[int, ...]:
+    """The levels at which the data is downsampled by these factors: ``log2`` of each.
+
+    Papers list the resolutions with attention in pixels, LDM's configurations as factors; this
+    library counts levels.
+
+    Args:
+        factors: powers of two.
+
+    Raises:
+        ValueError: if a factor is not a power of two.
+
+    Example:
+        >>> levels_of_factors([2, 4, 8])
+        (1, 2, 3)
+        >>> levels_of_factors(64 // side for side in (32, 16, 8))
+        (1, 2, 3)
+    """
+    factors = tuple(factors)
+    for factor in factors:
+        if factor < 1 or factor & (factor - 1) != 0:
+            raise ValueError(
+                f"factors has {factor}, but must hold powers of two: 1 for full resolution, 2 for half of it"
+            )
+    return tuple(factor.bit_length() - 1 for factor in factors)
+
+
+def adm_unet(
+    *,
+    in_channels: int = 3,
+    out_channels: int | None = None,
+    model_channels: int = 128,
+    channel_mult: Sequence[int | float] = (1, 2, 4, 8),
+    num_res_blocks: int = 2,
+    num_resamples: int | None = None,
+    attention_levels: Collection[int] = (),
+    middle_attention: bool = True,
+    num_heads: int = 1,
+    head_channels: int | None = None,
+    num_heads_upsample: int | None = None,
+    attention_order: str = "legacy",
+    scale_shift: bool = True,
+    residual_resampling: bool = True,
+    conv_resample: bool = True,
+    learned_variance: bool = False,
+    dropout: float = 0.0,
+    classes: Mapping[str, int] | None = None,
+    vectors: Mapping[str, int] | None = None,
+    tokens: Mapping[str, int] | None = None,
+    context_dim: int | None = None,
+    dims: int = 2,
+    num_groups: int = 32,
+    norm_eps: float = 1e-5,
+    checkpointing: bool = False,
+    dtype: torch.dtype | None = None,
+) -> ADMUNet:
+    """Build the U-Net of "Diffusion Models Beat GANs on Image Synthesis" (ADM, arXiv 2105.05233).
+
+    Args:
+        in_channels: channels of x, with those that adapters concatenate to it.
+        out_channels: channels of the prediction; ``in_channels`` by default.
+        model_channels: the unit of width; the time embedding has four times as many.
+        channel_mult: the width of each level in units of ``model_channels``; fractions are allowed.
+        num_res_blocks: residual blocks per level of the encoder; the decoder has one more where a
+            level begins with a downsampling, and at the top.
+        num_resamples: how many of the boundaries between levels change the resolution, from the top;
+            the levels below keep it. All of them by default.
+        attention_levels: the levels with attention, 0 for the full resolution; see ``levels_of_factors``.
+        middle_attention: attention between the two middle blocks. Off in the upsamplers of DALL-E 2,
+            which have no attention anywhere and so take any size.
+        num_heads: heads per attention block, unless ``head_channels`` is given.
+        head_channels: channels per head; wins over ``num_heads`` and ``num_heads_upsample``.
+        num_heads_upsample: heads in the decoder; ``num_heads`` by default.
+        attention_order: order of q, k and v in the channels. Checkpoints do not say which they use:
+            "new" in ADM's 64x64, "legacy" in its others and in GLIDE.
+        scale_shift: the time embedding scales and shifts each norm's output (ADM); if false it is
+            added to its input (DDPM, LDM).
+        residual_resampling: resample inside of residual blocks (ADM); if false, between them (LDM).
+        conv_resample: with a convolution, where ``residual_resampling`` is false.
+        learned_variance: also predict ``variance_value``.
+        dropout: dropout rate of the residual blocks.
+        classes: class conditions, ``{name: number of classes}``; input ``[b]``, the null class is n.
+        vectors: vector conditions, ``{name: width}``; input ``[b, width]``.
+        tokens: token conditions, ``{name: width}``; input ``[b, n, width]``, and optionally
+            ``<name>_mask``. Keys and values of all attention blocks (GLIDE, arXiv 2112.10741).
+        context_dim: width of the tokens in the network; that of the time embedding by default.
+        dims: number of spatial dimensions, 1, 2 or 3. Resampling changes all of them.
+        num_groups: groups of every norm.
+        norm_eps: eps of every norm.
+        checkpointing: recompute each block in the backward pass: less memory, more time.
+        dtype: dtype of the first convolution, encoder, middle and decoder, for example
+            ``torch.float16``; embeddings and head keep torch's default dtype. For FSDP2 prefer its
+            mixed precision policy, as it wants one dtype in each group of parameters.
+
+    Returns:
+        A network that predicts zero until it is trained.
+
+    Raises:
+        ValueError: for sizes that do not fit together.
+
+    Example:
+        >>> network = adm_unet(in_channels=1, model_channels=32, channel_mult=(1, 2), classes={"class": 10})
+        >>> output = network(torch.randn(4, 1, 8, 8), torch.arange(4), {"class": torch.arange(4)})
+        >>> output.prediction.shape
+        torch.Size([4, 1, 8, 8])
+    """
+    num_levels = len(channel_mult)
+    channels = [int(model_channels * mult) for mult in channel_mult]
+    if num_levels == 0 or min(channels) < 1:
+        raise ValueError(
+            f"channel_mult ({tuple(channel_mult)}) must hold at least one number, and each times "
+            f"model_channels ({model_channels}) at least one channel"
+        )
+    if num_res_blocks < 1:
+        raise ValueError(f"num_res_blocks ({num_res_blocks}) must be at least 1")
+    num_resamples = num_levels - 1 if num_resamples is None else num_resamples
+    if not 0 <= num_resamples < num_levels:
+        raise ValueError(
+            f"num_resamples ({num_resamples}) must be between 0 and {num_levels - 1}: channel_mult has "
+            f"{num_levels} levels, so that many boundaries; add levels or resample fewer times"
+        )
+    if any(not 0 <= level < num_levels for level in attention_levels):
+        raise ValueError(
+            f"attention_levels ({tuple(attention_levels)}) must be between 0 and {num_levels - 1}, as "
+            f"channel_mult has {num_levels} levels; for downsampling factors use levels_of_factors"
+        )
+    if attention_order not in ATTENTION_ORDERS:
+        raise ValueError(f"attention_order ({attention_order!r}) must be one of {list(ATTENTION_ORDERS)}")
+    if tokens and not attention_levels and not middle_attention:
+        raise ValueError(
+            f"tokens ({dict(tokens)}) enter by attention, but the network has none; set attention_levels or "
+            "middle_attention, or drop tokens"
+        )
+
+    embed_dim = 4 * model_channels
+    context_dim = embed_dim if context_dim is None else context_dim
+    out_channels = in_channels if out_channels is None else out_channels
+    num_heads_upsample = num_heads if num_heads_upsample is None else num_heads_upsample
+
+    stage = partial(BlockSequence, checkpointing=checkpointing)
+    res_block = partial(
+        ResBlock,
+        embed_dim=embed_dim,
+        dims=dims,
+        dropout=dropout,
+        embedding_norm=AdaptiveGroupNorm if scale_shift else ShiftedGroupNorm,
+        num_groups=num_groups,
+        eps=norm_eps,
+    )
+    attention_class = partial(ContextAttentionBlock, context_dim=context_dim) if tokens else AttentionBlock
+
+    def attention_block(width: int, heads: int) -> AttentionBlock:
+        if head_channels is not None:
+            if width % head_channels != 0:
+                raise ValueError(
+                    f"head_channels ({head_channels}) must divide the channels ({width}) of every level with "
+                    "attention; change one of them, or give num_heads"
+                )
+            heads = width // head_channels
+        return attention_class(
+            width, heads, split_heads=ATTENTION_ORDERS[attention_order], num_groups=num_groups, eps=norm_eps
+        )
+
+    def downsample(width: int) -> nn.Module:
+        if residual_resampling:
+            return res_block(width, width, resample=average_pool(dims))
+        return ResampleBlock(Downsample(width, dims=dims) if conv_resample else average_pool(dims))
+
+    def upsample(width: int) -> nn.Module:
+        if residual_resampling:
+            return res_block(width, width, resample=nearest_upsample())
+        return ResampleBlock(Upsample(width, dims=dims) if conv_resample else nearest_upsample())
+
+    # Encoder: on each level the residual blocks, then the way down to the next resolution
+    encoder: list[BlockSequence] = []
+    blocks: list[nn.Module]
+    current = channels[0]
+    skips = [current]
+    for level, width in enumerate(channels):
+        for _ in range(num_res_blocks):
+            blocks = [res_block(current, width)]
+            if level in attention_levels:
+                blocks.append(attention_block(width, num_heads))
+            encoder.append(stage(*blocks))
+            current = width
+            skips.append(current)
+        if level < num_resamples:
+            encoder.append(stage(downsample(current)))
+            skips.append(current)
+
+    # Middle
+    middle: list[nn.Module] = [res_block(current, current), res_block(current, current)]
+    if middle_attention:
+        middle.insert(1, attention_block(current, num_heads))
+
+    # Decoder: each level takes its own skips, the last of which is the one that entered the level;
+    # a level that began without a downsampling has no such skip, and ends without an upsampling
+    decoder = []
+    for level, width in reversed(list(enumerate(channels))):
+        for i in reversed(range(num_res_blocks + (level <= num_resamples))):
+            blocks = [res_block(current + skips.pop(), width)]
+            if level in attention_levels:
+                blocks.append(attention_block(width, num_heads_upsample))
+            if i == 0 and 0 < level <= num_resamples:
+                blocks.append(upsample(width))
+            decoder.append(stage(*blocks))
+            current = width
+
+    network = ADMUNet(
+        ConditionEmbedding(
+            TimeEmbedding(model_channels, embed_dim),
+            classes=classes or {},
+            vectors=vectors or {},
+            tokens=tokens or {},
+            context_dim=context_dim,
+        ),
+        conv(dims, in_channels, channels[0], 3, padding=1),
+        encoder,
+        stage(*middle),
+        decoder,
+        (LearnedVarianceHead if learned_variance else Head)(
+            channels[0], out_channels, dims=dims, num_groups=num_groups, eps=norm_eps
+        ),
+        size_multiple=2**num_resamples,
+    )
+    for part in (network.conv_in, network.encoder, network.middle, network.decoder):
+        part.to(dtype=dtype)
+    return network

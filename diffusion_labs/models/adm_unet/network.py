@@ -1,0 +1,193 @@
+"""The U-Net of ADM."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule
+from diffusion_labs.layers import Conv, GroupNorm, conv, zero_init
+from diffusion_labs.models.adm_unet.blocks import BlockSequence
+from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
+from diffusion_labs.output import DiffusionOutput
+
+
+class Head(nn.Module):
+    """``conv(SiLU(norm(h)))`` from features to the prediction; the convolution starts at zero.
+
+    Runs in the dtype of its own weights, float32 in a network whose blocks run in half precision.
+
+    Args:
+        in_channels: channels of the features.
+        out_channels: channels of the prediction.
+        dims: number of spatial dimensions.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dims: int = 2, num_groups: int = 32, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.norm = GroupNorm(in_channels, num_groups=num_groups, eps=eps)
+        self.conv = zero_init(conv(dims, in_channels, out_channels, 3, padding=1))
+
+    def forward(self, h: Tensor, dtype: torch.dtype) -> DiffusionOutput:
+        """Project features ``[b, in_channels, ...]`` to an output of the given dtype."""
+        return DiffusionOutput(self.project(h).to(dtype))
+
+    def project(self, h: Tensor) -> Tensor:
+        return self.conv(F.silu(self.norm(h.to(self.conv.weight.dtype))))
+
+
+class LearnedVarianceHead(Head):
+    """A head that also predicts the variance: ``variance_value = (v_raw + 1) / 2``.
+
+    ADM trains ``v_raw`` in [-1, 1], the second half of the channels, to interpolate the
+    log-variance between its bounds (Improved DDPM, arXiv 2102.09672, Eq. 15).
+
+    Args:
+        in_channels: channels of the features.
+        out_channels: channels of the prediction; the convolution has twice as many.
+        dims: number of spatial dimensions.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dims: int = 2, num_groups: int = 32, eps: float = 1e-5
+    ) -> None:
+        super().__init__(in_channels, 2 * out_channels, dims=dims, num_groups=num_groups, eps=eps)
+
+    def forward(self, h: Tensor, dtype: torch.dtype) -> DiffusionOutput:
+        """Project features ``[b, in_channels, ...]`` to an output of the given dtype."""
+        prediction, v_raw = self.project(h).chunk(2, dim=1)
+        # FSDP2's hooks are lost on outputs that are views and then changed in place: hence the clone
+        return DiffusionOutput(prediction.clone().to(dtype), variance_value=((v_raw + 1) / 2).to(dtype))
+
+
+class ADMUNet(ConditionalModule):
+    """The U-Net of ADM (arXiv 2105.05233), built from its parts; ``adm_unet`` builds it from sizes.
+
+    Encoder, middle and decoder are sequences of blocks called as ``block(x, embedding, context)``.
+    The outputs of the first convolution and of every encoder stage are the skip connections, which
+    the decoder's stages take in the opposite order, concatenated to their input.
+
+    The input is cast to the dtype of ``conv_in``, in which encoder, middle and decoder run; the
+    output has the dtype of the input. So a network in half precision takes and gives float32.
+
+    The names of the parameters follow guided-diffusion: ``input_blocks.0.0`` is ``conv_in``,
+    ``input_blocks.i.j`` is ``encoder.{i - 1}.j``, ``middle_block.j`` is ``middle.j``,
+    ``output_blocks.i.j`` is ``decoder.i.j``, ``out.{0, 2}`` is ``head.{norm, conv}``.
+
+    Args:
+        embedding: embeds the time and the conditions.
+        conv_in: the first convolution.
+        encoder: stages down to the lowest resolution.
+        middle: the stage at the lowest resolution.
+        decoder: as many stages as there are skip connections, that is one more than in ``encoder``.
+        head: from features to the output.
+        size_multiple: the sides of x must be multiples of this: 2 to the number of downsamplings.
+
+    Raises:
+        ValueError: if the numbers of stages do not fit.
+    """
+
+    def __init__(
+        self,
+        embedding: ConditionEmbedding,
+        conv_in: Conv,
+        encoder: Sequence[BlockSequence],
+        middle: BlockSequence,
+        decoder: Sequence[BlockSequence],
+        head: Head,
+        *,
+        size_multiple: int = 1,
+    ) -> None:
+        super().__init__(embedding.condition_names)
+        if len(decoder) != len(encoder) + 1:
+            raise ValueError(
+                f"decoder has {len(decoder)} stages, but must have one more than encoder ({len(encoder)}): "
+                "one for each skip connection"
+            )
+        self.dims = conv_in.weight.dim() - 2
+        self.size_multiple = size_multiple
+        self.embedding = embedding
+        self.conv_in = conv_in
+        self.encoder = nn.ModuleList(encoder)
+        self.middle = middle
+        self.decoder = nn.ModuleList(decoder)
+        self.head = head
+
+    @property
+    def null_conditions(self) -> dict[str, int]:
+        """The index of the null class of each class condition, for classifier-free guidance."""
+        return dict(self.embedding.null_conditions)
+
+    def forward(
+        self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
+    ) -> DiffusionOutput:
+        """Predict.
+
+        Args:
+            x: noisy data ``[b, in_channels, *size]``.
+            timestep: the time of each sample, integer or floating, ``[b]``.
+            conditional_inputs: any subset of the conditions that the network was built for.
+
+        Returns:
+            The prediction, ``[b, out_channels, *size]``, and the variance value if it is learned.
+
+        Raises:
+            ValueError: for an input of the wrong shape or dtype, or an unknown condition.
+        """
+        conditions = self.check_conditions(conditional_inputs, x)
+        self._check(x, timestep)
+
+        # Embed
+        h = self.conv_in(x.to(self.conv_in.weight.dtype))
+        embedding, context = self.embedding(timestep, conditions)
+        embedding = embedding.to(h.dtype)
+        if context is not None:
+            context = context._replace(tokens=context.tokens.to(h.dtype))
+
+        # Descend
+        skips = [h]
+        for stage in self.encoder:
+            h = stage(h, embedding, context)
+            skips.append(h)
+
+        # Middle
+        h = self.middle(h, embedding, context)
+
+        # Ascend
+        for stage in self.decoder:
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
+
+        # Project
+        return self.head(h, x.dtype)
+
+    def _check(self, x: Tensor, timestep: Tensor) -> None:
+        channels = self.conv_in.in_channels
+        if x.dim() != self.dims + 2:
+            raise ValueError(
+                f"x has {x.dim()} dimensions (shape {list(x.shape)}), but must have {self.dims + 2}: batch, "
+                f"channels and {self.dims} of space; reshape it, or build the network with other dims"
+            )
+        if not x.dtype.is_floating_point:
+            raise ValueError(f"x has dtype {x.dtype}, but must be floating point; use .float()")
+        if x.shape[1] != channels:
+            raise ValueError(
+                f"x has {x.shape[1]} channels (shape {list(x.shape)}), but must have {channels}; build the "
+                "network with other in_channels, or check what adapters concatenate to x"
+            )
+        if any(side % self.size_multiple != 0 for side in x.shape[2:]):
+            raise ValueError(
+                f"x has size {list(x.shape[2:])}, but every side must be a multiple of {self.size_multiple}; "
+                "pad or resize x, or build the network with fewer num_resamples"
+            )
+        if timestep.dim() != 1 or timestep.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
+                "sample of x; use timestep.expand"
+            )

@@ -1,0 +1,108 @@
+"""What a network is trained to predict, and the way back to clean data."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from diffusion_labs.schedules.noise_level import Coefficient, NoiseLevel
+from diffusion_labs.schedules.schedule import Schedule
+
+Clamp = Callable[[Tensor], Tensor]
+
+
+class Denoised(NamedTuple):
+    """An estimate of the clean data and of the noise, with ``xt = alpha * x0 + sigma * eps``."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Predictor(nn.Module):
+    """Base class: the network outputs ``y = a * x0 + b * noise``; (a, b) is all that a child writes.
+
+    With ``det = alpha * b - sigma * a``, the estimates that a prediction y and x_t contain are
+    ``x0 = (b * xt - sigma * y) / det`` and ``eps = (alpha * y - a * xt) / det``.
+
+    Args:
+        schedule: the process.
+        clamp: applied to every estimate of x0, for example ``StaticClamp()``; eps is then derived
+            again from the clamped x0, so that the pair still satisfies the process.
+
+    Raises:
+        ValueError: if ``det`` is 0 somewhere on the schedule: there, x0 cannot be told from y.
+    """
+
+    def __init__(self, schedule: Schedule, clamp: Clamp | None = None) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.clamp = clamp
+        (level,) = schedule.levels(torch.tensor([schedule.terminal], dtype=torch.float64, device="cpu"))
+        if self.det(level) == 0:
+            raise ValueError(
+                f"{type(self).__name__} is undefined at the schedule's last time ({schedule.terminal:g}), where "
+                f"alpha = {level.alpha:.3g} and sigma = {level.sigma:.3g}: the prediction says nothing about "
+                "the data there. Predict v or the clean data, or use a schedule whose terminal SNR is not zero"
+            )
+
+    def coefficients(self, alpha: Coefficient, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
+        """(a, b) of ``y = a * x0 + b * noise``, given alpha and sigma."""
+        raise NotImplementedError(f"{type(self).__name__} must define coefficients")
+
+    def det(self, level: NoiseLevel) -> Coefficient:
+        """``alpha * b - sigma * a``."""
+        a, b = self.coefficients(level.alpha, level.sigma)
+        return level.alpha * b - level.sigma * a
+
+    def target(
+        self, x0: Float[Tensor, "b *d"], noise: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
+    ) -> Float[Tensor, "b *d"]:
+        """What the network should output: ``a * x0 + b * noise``."""
+        level = self.schedule.at(t, x0)
+        a, b = self.coefficients(level.alpha, level.sigma)
+        return (a * x0 + b * noise).to(x0.dtype)
+
+    def predict_x0(
+        self, prediction: Float[Tensor, "b *d"], xt: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
+    ) -> Float[Tensor, "b *d"]:
+        """The clean data, clamped if there is a clamp."""
+        return self.denoise(prediction, xt, t).x0
+
+    def predict_noise(
+        self, prediction: Float[Tensor, "b *d"], xt: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
+    ) -> Float[Tensor, "b *d"]:
+        """The noise that goes with ``predict_x0``."""
+        return self.denoise(prediction, xt, t).eps
+
+    def denoise(
+        self, prediction: Float[Tensor, "b *d"], xt: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
+    ) -> Denoised:
+        """Both estimates.
+
+        Args:
+            prediction: the network's output, ``[b, c, ...]``.
+            xt: its input, ``[b, c, ...]``.
+            t: its time, ``[b]`` or a scalar; not the time of clean data.
+        """
+        return self.denoise_at(prediction, xt, self.schedule.at(t, xt))
+
+    def denoise_at(self, prediction: Tensor, xt: Tensor, level: NoiseLevel) -> Denoised:
+        """``denoise`` at a noise level that is already known, as samplers do."""
+        alpha, sigma = level.alpha, level.sigma
+        a, b = self.coefficients(alpha, sigma)
+        det = self.det(level)
+
+        x0 = (b / det) * xt - (sigma / det) * prediction
+        if self.clamp is None:
+            eps = (alpha / det) * prediction - (a / det) * xt
+        else:
+            x0 = self.clamp(x0)
+            eps = (xt - alpha * x0) / sigma
+        return Denoised(x0.to(xt.dtype), eps.to(xt.dtype))
+
+    def x0_error_scale(self, t: Tensor, like: Tensor) -> Tensor:
+        """``(sigma / det)^2``: turns a squared error of y into one of x0, shaped like ``at``'s levels."""
+        level = self.schedule.at(t, like)
+        return torch.as_tensor((level.sigma / self.det(level)) ** 2)

@@ -1,0 +1,1 @@
+"""Recipes: typed functions that return everything a run needs; the command line is made from them."""

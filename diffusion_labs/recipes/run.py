@@ -1,0 +1,101 @@
+"""A run: a recipe carried out in a folder, and what is needed to use it afterwards."""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from diffusion_labs.recipes.catalogue import find_recipe
+from diffusion_labs.recipes.image_diffusion import ImageModel
+from diffusion_labs.samplers import DDIMSampler
+from diffusion_labs.training import (
+    CheckpointError,
+    TrainOptions,
+    TrainState,
+    latest_checkpoint,
+    load_checkpoint,
+    train,
+)
+
+RUN_FILE = "run.json"
+
+
+def train_recipe(
+    name: str, arguments: Mapping[str, Any], run_dir: Path, options: TrainOptions | None = None
+) -> TrainState:
+    """Carry out a recipe in a folder, and write what the run was: ``run.json``.
+
+    Args:
+        name: of the recipe.
+        arguments: of the recipe.
+        run_dir: the run's folder.
+        options: how it is carried out.
+
+    Raises:
+        CheckpointError: if the folder holds a run by another recipe or with other arguments.
+    """
+    options = TrainOptions() if options is None else options
+    told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=str))}
+    if latest_checkpoint(run_dir / "checkpoints") is not None and options.resume:
+        _check_same(read_run(run_dir), told, run_dir)
+    experiment = find_recipe(name)(**arguments)
+    versions = {package: version(package) for package in ("diffusion-labs", "torch")}
+    _write_json(run_dir / RUN_FILE, {**told, "model": dict(experiment.description), "versions": versions})
+    return train(experiment, run_dir, options)
+
+
+def load_run(run_dir: Path, device: str = "cpu") -> tuple[DDIMSampler, ImageModel]:
+    """The trained model of a run, with averaged weights and in eval mode, and its sizes.
+
+    Raises:
+        CheckpointError: if the folder is not that of a run, or has no whole checkpoint.
+    """
+    newest = latest_checkpoint(run_dir / "checkpoints")
+    described = read_run(run_dir)
+    if newest is None:
+        raise CheckpointError(f"{run_dir} has no checkpoint yet")
+    sizes = ImageModel(**described["model"])
+    sampler = sizes.build()
+    sampler.load_state_dict(load_checkpoint(newest, ("ema",))["ema"]["model"])
+    return sampler.eval().to(device), sizes
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """The content of a run's ``run.json``.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+    """
+    path = run_dir / RUN_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{run_dir} is not the folder of a run: it has no {RUN_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return content
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
+    if before["recipe"] != now["recipe"]:
+        raise CheckpointError(f"{run_dir} is a run of the recipe '{before['recipe']}', not '{now['recipe']}'")
+    keys = sorted({*before["arguments"], *now["arguments"]})
+    changed = [
+        f"{key} was {before['arguments'].get(key)}, is {now['arguments'].get(key)}"
+        for key in keys
+        if before["arguments"].get(key) != now["arguments"].get(key)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{run_dir} was trained with other arguments ({'; '.join(changed)}); resume with the same ones, "
+            "or choose another --run-dir"
+        )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,206 @@
+"""The loop from noise to data that every sampler shares."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.output import DiffusionOutput
+from diffusion_labs.predictors.predictor import Predictor
+from diffusion_labs.randomness import Generators, randn_like
+from diffusion_labs.samplers.grids import Grid, all_steps, trailing
+from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.schedule import Schedule
+
+
+class Estimate(NamedTuple):
+    """What one call of the network says at a noise level; ``xt = alpha * x0 + sigma * eps``."""
+
+    x0: Tensor
+    eps: Tensor
+    variance_value: Tensor | None
+
+
+Denoise = Callable[[Tensor, NoiseLevel], Estimate]
+Noise = Callable[[], Tensor]
+
+
+class SamplerOptions(TypedDict, total=False):
+    """The keyword arguments that all samplers take; see ``Sampler``."""
+
+    eval_steps: int | None
+    grid: Grid
+    progress_bar: bool
+
+
+class Sampler(nn.Module):
+    """Base class: one call of the model in train mode, the whole way from noise to data in eval mode.
+
+    A new sampler writes ``step``. The base owns the grid of times, the loop, the random numbers and
+    the last step, which is always the estimate of clean data: no noise is left in a sample.
+
+    Args:
+        model: network, or stack of adapters around one.
+        schedule: the process.
+        predictor: what the model predicts, for the same schedule.
+        eval_steps: calls of the model in eval mode (samplers may make several a step); every step of
+            a discrete schedule if ``None``.
+        grid: places the calls: ``trailing``, ``leading``, ``linspace`` or a function like them.
+        progress_bar: show the progress of eval mode.
+
+    Raises:
+        ValueError: if ``predictor`` has another schedule, or the grid is not strictly decreasing
+            within the schedule.
+
+    Example:
+        >>> sampler = DDIMSampler(model, schedule, predictor, eval_steps=50).eval()
+        >>> noise = schedule.sample_prior((16, 1, 32, 32), seeded(range(16)))
+        >>> images = sampler(noise, conditional_inputs={"class": labels})
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: Schedule,
+        predictor: Predictor,
+        *,
+        eval_steps: int | None = None,
+        grid: Grid = trailing,
+        progress_bar: bool = True,
+    ) -> None:
+        super().__init__()
+        if predictor.schedule is not schedule:
+            raise ValueError("the predictor has another schedule than the sampler; give both the same object")
+        self.model = model
+        self.schedule = schedule
+        self.predictor = predictor
+        self.eval_steps = eval_steps
+        self.grid = grid
+        self.progress_bar = progress_bar
+        self.times()
+
+    def step(
+        self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        """Go from x_t to x_s, where s is the next, lower noise level, never that of clean data.
+
+        Args:
+            xt: ``[b, c, ...]``.
+            t: the noise level of ``xt``.
+            s: the noise level to go to.
+            past: what the step before returned beside x_s; ``None`` at the first. A multi-step
+                solver keeps its history here, and nowhere else.
+            denoise: ``denoise(x, level)`` calls the network and returns an ``Estimate``.
+            noise: ``noise()`` draws standard normal noise like ``xt``.
+
+        Returns:
+            x_s and the new ``past``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define step")
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor | None = None,
+        conditional_inputs: ConditionalInputs | None = None,
+        *,
+        generator: Generators = None,
+        start: float | None = None,
+    ) -> DiffusionOutput | Tensor:
+        """One call of the model in train mode, a finished sample in eval mode.
+
+        Args:
+            x: noisy data ``[b, c, ...]``: at ``timestep`` in train mode, from ``schedule.sample_prior``
+                in eval mode.
+            timestep: the time of each sample, ``[b]``; not used in eval mode.
+            conditional_inputs: tensors by name, passed to the model.
+            generator: random numbers of eval mode: one generator, or one per sample (``seeded``).
+            start: eval mode begins at this time, with x noised to it, instead of the last one.
+
+        Returns:
+            A ``DiffusionOutput`` in train mode; the sample, ``[b, c, ...]``, in eval mode.
+        """
+        if self.training:
+            if timestep is None:
+                raise ValueError("timestep is needed in train mode; call .eval() to sample")
+            return self.train_step(x, timestep, conditional_inputs)
+        for x in self.generator(x, timestep, conditional_inputs, generator=generator, start=start):  # noqa: B020
+            pass
+        return x
+
+    def train_step(
+        self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
+    ) -> DiffusionOutput:
+        """The model's output at one time."""
+        output: DiffusionOutput = self.model(x, timestep, conditional_inputs)
+        return output
+
+    @torch.no_grad()
+    def generator(
+        self,
+        x: Tensor,
+        timestep: Tensor | None = None,
+        conditional_inputs: ConditionalInputs | None = None,
+        *,
+        generator: Generators = None,
+        start: float | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield x after each step of eval mode; the last is the sample. Arguments as ``forward``'s."""
+
+        def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
+            return self.denoise(xt, level, conditional_inputs)
+
+        def noise() -> Tensor:
+            return randn_like(x, generator)
+
+        levels = self.schedule.levels(self.times(start).to(x.device))
+        past = None
+        with self._progress(len(levels)) as progress:
+            for t, s in pairwise(levels):
+                x, past = self.step(x, t, s, past, denoise, noise)
+                progress.update()
+                yield x
+            x = denoise(x, levels[-1]).x0
+            progress.update()
+            yield x
+
+    def denoise(
+        self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None
+    ) -> Estimate:
+        """Call the model on x_t and estimate the clean data and the noise."""
+        output = self.model(xt, level.t.expand(xt.shape[0]), conditional_inputs)
+        denoised = self.predictor.denoise_at(output.prediction, xt, level)
+        return Estimate(*denoised, output.variance_value)
+
+    def times(self, start: float | None = None) -> Tensor:
+        """The times of the calls of the model, strictly decreasing, from ``start`` or the last time."""
+        if self.eval_steps is None:
+            times = all_steps(self.schedule)
+        elif self.eval_steps < 1:
+            raise ValueError(f"eval_steps ({self.eval_steps}) must be at least 1")
+        else:
+            times = self.grid(self.schedule, self.eval_steps)
+
+        inside = bool(times[0] <= self.schedule.terminal) and bool(times[-1] > self.schedule.clean)
+        if not inside or bool((times.diff() >= 0).any()):
+            raise ValueError(
+                f"{getattr(self.grid, '__name__', 'the grid')} with eval_steps={self.eval_steps} does not give "
+                f"strictly decreasing times in ({self.schedule.clean:g}, {self.schedule.terminal:g}]; "
+                "use fewer steps"
+            )
+        if start is None:
+            return times
+        if not self.schedule.clean < start <= self.schedule.terminal:
+            raise ValueError(
+                f"start ({start}) must be in ({self.schedule.clean:g}, {self.schedule.terminal:g}]"
+            )
+        first = self.schedule.snap(torch.tensor([start], dtype=torch.float64, device="cpu"))
+        return torch.cat([first, times[times < first]])
+
+    def _progress(self, steps: int) -> Any:
+        from tqdm.auto import tqdm  # not needed to import the library
+
+        return tqdm(total=steps, desc=type(self).__name__, disable=not self.progress_bar, leave=False)

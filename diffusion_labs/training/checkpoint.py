@@ -1,0 +1,148 @@
+"""Checkpoints: folders of safetensors and JSON that appear whole or not at all."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+STRUCTURE = "structure.json"
+NAME = re.compile(r"step-(\d+)")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or written; the message names the file and what to do."""
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 3) -> Path:
+    """Write ``folder/step-N``, then delete all but the newest ``keep`` checkpoints.
+
+    The files are written to a temporary folder and flushed to disk, with a manifest of their sizes and
+    hashes, and the folder is renamed. A process that dies at any moment leaves the checkpoints before.
+
+    Args:
+        folder: where the checkpoints of a run are.
+        step: updates done.
+        state: nested dicts, lists and tuples of tensors, numbers, strings, bools and ``None``. The
+            tensors below each key of the outermost dict go to a file of their own, ``KEY.safetensors``.
+        keep: how many checkpoints to keep, at least 1.
+
+    Raises:
+        CheckpointError: if it cannot be written; nothing that was there is lost.
+    """
+    if keep < 1:
+        raise ValueError(f"keep ({keep}) must be at least 1")
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{uuid.uuid4().hex}"
+    try:
+        temporary.mkdir(parents=True)
+        _write(temporary, state)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"the checkpoint of step {step} could not be written to {folder}: {error}") from error
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Read a checkpoint, or some keys of its outermost dict. Nothing in it can run code.
+
+    Raises:
+        CheckpointError: if a file is missing, truncated or changed since it was written.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if keys is not None and name != STRUCTURE and Path(name).stem not in keys:
+                continue
+            if _sha256(path / name) != digest:
+                raise CheckpointError(f"{path / name} is damaged: its sha256 is not the manifest's")
+        structure = json.loads((path / STRUCTURE).read_text())
+        chosen = structure if keys is None else {key: structure[key] for key in keys}
+        state = {}
+        for key, skeleton in chosen.items():
+            tensors = load_file(path / f"{key}.safetensors") if f"{key}.safetensors" in manifest else {}
+            state[key] = _join(skeleton, tensors)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: {type(error).__name__}: {error}") from error
+    return state
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in ``folder``, if any."""
+    return next(reversed(checkpoints(folder)), None)
+
+
+def _write(folder: Path, state: dict[str, Any]) -> None:
+    structure = {}
+    for key, value in state.items():
+        tensors: dict[str, Tensor] = {}
+        structure[key] = _split(value, key, tensors)
+        if tensors:
+            save_file(tensors, folder / f"{key}.safetensors")
+    (folder / STRUCTURE).write_text(json.dumps(structure))
+    manifest = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in folder.iterdir():
+        _flush(path)
+    _flush(folder)
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Move the tensors of a nested value to ``tensors``, and describe the rest in JSON."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _split(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"state['{name}'] is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _join(skeleton: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    ((kind, content),) = skeleton.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _join(item, tensors) for key, item in content}
+    if kind in ("list", "tuple"):
+        items = [_join(item, tensors) for item in content]
+        return items if kind == "list" else tuple(items)
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

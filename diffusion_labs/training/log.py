@@ -1,0 +1,83 @@
+"""What a run writes while it trains."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RunLog:
+    """Scalars to ``metrics.jsonl``, and to TensorBoard where it is installed; a progress bar.
+
+    Args:
+        run_dir: the run's folder.
+        steps: updates of the whole run.
+        start: updates already done; later lines of an interrupted run are removed.
+    """
+
+    def __init__(self, run_dir: Path, steps: int, start: int) -> None:
+        from tqdm.auto import tqdm  # not needed to import the library
+
+        self.path = run_dir / "metrics.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step(line) <= start]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+        self.file = self.path.open("a")
+        self.writer = _tensorboard(run_dir / "tensorboard", start)
+        self.progress = tqdm(total=steps, initial=start, desc="train", unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.close()
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def advance(self) -> None:
+        """One update is done."""
+        self.progress.update()
+
+    def scalars(self, step: int, **values: float) -> None:
+        """Write numbers of a step, and show them beside the progress bar."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        shown = {"loss": f"{values['loss']:.4f}", "images/s": f"{values['images_per_second']:.0f}"}
+        self.progress.set_postfix(shown, refresh=False)
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, image: Tensor) -> None:
+        """Show a picture, uint8 ``[h, w, 3]``, in TensorBoard."""
+        if self.writer is not None:
+            self.writer.add_image("samples", image, step, dataformats="HWC")
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    """The lines of a run's ``metrics.jsonl``."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the half-written last line of a killed run
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=start + 1)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 autocast where the device computes it fast; off on CPUs, where it is slower."""
+    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

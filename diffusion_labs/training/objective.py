@@ -1,0 +1,59 @@
+"""From a batch to a scalar."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffusion_labs.output import DiffusionOutput
+
+
+class Objective(nn.Module):
+    """What training minimises: ``loss(denoiser(transform(batch)))``.
+
+    One module from a dict batch to a scalar, so that DDP, FSDP2 and ``torch.compile`` wrap all of it.
+
+    Args:
+        transform: adds the fields that the denoiser and the loss need, ``xt`` and ``t`` among them.
+        denoiser: a network, a stack of adapters, or a sampler in train mode.
+        loss: takes the denoiser's output and the transformed batch.
+        conditions: fields of the batch that are passed to the denoiser as conditional inputs.
+        xt_field: noisy data to read.
+        time_field: time to read.
+
+    Example:
+        >>> objective = Objective(transform, sampler, SimpleLoss(), conditions=["class"])
+        >>> objective({"x": images, "class": labels}).backward()
+    """
+
+    def __init__(
+        self,
+        transform: Callable[[dict[str, Any]], Mapping[str, Any]],
+        denoiser: nn.Module,
+        loss: Callable[[DiffusionOutput, Mapping[str, Any]], Tensor],
+        *,
+        conditions: Sequence[str] = (),
+        xt_field: str = "xt",
+        time_field: str = "t",
+    ) -> None:
+        super().__init__()
+        self.transform = transform
+        self.denoiser = denoiser
+        self.loss = loss
+        self.conditions = tuple(conditions)
+        self.xt_field = xt_field
+        self.time_field = time_field
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch.
+
+        Raises:
+            KeyError: naming a field that is missing from the transformed batch.
+        """
+        data = self.transform(batch)
+        missing = [name for name in (self.xt_field, self.time_field, *self.conditions) if name not in data]
+        if missing:
+            raise KeyError(f"the transformed batch lacks {missing}; it has {sorted(data)}")
+        conditional_inputs = {name: data[name] for name in self.conditions}
+        output = self.denoiser(data[self.xt_field], data[self.time_field], conditional_inputs)
+        return self.loss(output, data)

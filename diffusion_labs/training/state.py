@@ -1,0 +1,51 @@
+"""All that changes during training."""
+
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from diffusion_labs.training.ema import EMA
+from diffusion_labs.training.experiment import Experiment
+
+
+class TrainState:
+    """Weights, their average, optimiser, learning rate, place in the data, random numbers and step.
+
+    Restoring it continues a run bit for bit on the same machine.
+
+    Args:
+        experiment: the run, whose parts this state refers to.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.model = experiment.model
+        self.ema = EMA(experiment.model, experiment.ema_decay)
+        self.objective = experiment.objective
+        self.optimizer = experiment.optimizer
+        self.scheduler = LambdaLR(experiment.optimizer, experiment.learning_rate)
+        self.batches = experiment.batches
+        self.step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as nested dicts of tensors and plain data."""
+        return {
+            "ema": self.ema.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {"last_epoch": self.scheduler.last_epoch},
+            "batches": self.batches.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.objective.load_state_dict(state["objective"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        self.batches.load_state_dict(state["batches"])
+        torch.set_rng_state(state["random"]["cpu"])
+        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.step = state["step"]

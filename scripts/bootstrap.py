@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Create .venv, install the library in it, and run one of its tasks. Standard library only.
+
+    python3 scripts/bootstrap.py [TASK] [ARGUMENTS FOR THE TASK]
+
+The Makefile calls this, so `make TASK` is the same. `.venv/.installed-HASH` says that the environment is
+complete for that pyproject.toml and constraints.txt; an interrupted or outdated install is done again.
+
+Torch is installed first and on its own, because an unpinned torch brings several GB of CUDA libraries:
+from the index in TORCH_INDEX_URL if that is set; else from a wheel that pip finds locally (find-links);
+else, on Linux without an NVIDIA driver, from PyTorch's CPU index; else from pip's usual index.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+UNFINISHED = VENV / ".unfinished"
+CONSTRAINTS = "constraints.txt"  # relative to ROOT: pip splits paths in its environment variables at spaces
+HINT = "try `make PYTHON=python3.11 ...` or `python3.11 scripts/bootstrap.py ...`"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+LINT = [["ruff", "format", "--check"], ["ruff", "check"], ["mypy"], ["lint-imports"]]
+TASKS = {
+    "install": [],
+    "demo": [["diffusion-labs", "demo", "--run-dir", "runs/demo"]],
+    "test": [["pytest"]],
+    "test-slow": [["pytest", "-m", "slow"]],
+    "lint": LINT,
+    "format": [["ruff", "format"], ["ruff", "check", "--fix"]],
+    "check": [*LINT, ["pytest"]],
+    "bench": [["python", "-m", "benchmarks"]],
+}
+
+
+def stamp():
+    """The file whose presence says that this clone's environment is complete and up to date."""
+    digest = hashlib.sha256(str(ROOT).encode())  # an environment does not survive being moved
+    for name in ("pyproject.toml", CONSTRAINTS):
+        digest.update((ROOT / name).read_bytes())
+    return VENV / (".installed-" + digest.hexdigest()[:16])
+
+
+def pip(*arguments, output=None):
+    """Run pip in .venv under the constraints, which also pin what the build needs; return its exit code."""
+    pins = {"PIP_CONSTRAINT": CONSTRAINTS, "PIP_BUILD_CONSTRAINT": CONSTRAINTS}
+    command = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
+    environment = {**os.environ, **pins}
+    return subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output).returncode
+
+
+def install_torch():
+    """Install the pinned torch, trying the sources in the order that the module's docstring gives."""
+    # --no-deps: its dependencies are pinned too, and come from the usual index with all the others
+    # --no-compile: Python compiles what is imported, when it is, which makes the install much shorter
+    command = ["install", "--no-deps", "--no-compile", "torch"]
+    index = os.environ.get("TORCH_INDEX_URL")
+    if index:
+        return pip(*command, "--index-url", index) == 0
+    if pip(*command, "--no-index", output=subprocess.DEVNULL) == 0:
+        return True
+    if sys.platform == "linux" and not shutil.which("nvidia-smi"):
+        print("No NVIDIA driver found: trying PyTorch's CPU index", flush=True)
+        if pip(*command, "--index-url", CPU_INDEX, "--retries", "0", "--timeout", "10") == 0:
+            return True
+        print("That did not work: trying pip's usual index", flush=True)
+    return pip(*command) == 0
+
+
+def install():
+    """Make .venv complete. Returns at once if it is."""
+    done = stamp()
+    if done.exists() and not UNFINISHED.exists():
+        return
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is what tells
+        sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: {HINT}")
+
+    print("Installing into .venv: about a minute, plus the download", flush=True)
+    if UNFINISHED.exists() or not VENV.exists():
+        created = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)])
+        if created.returncode:
+            sys.exit("python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv")
+    UNFINISHED.touch()
+    for old in VENV.glob(".installed-*"):
+        old.unlink()
+    if not install_torch():
+        sys.exit("Torch could not be installed: see pip's message above")
+    if pip("install", "--no-compile", "-qq", "-e", ".[dev]"):
+        sys.exit("The installation failed: see pip's message above")
+    done.touch()
+    UNFINISHED.unlink()
+
+
+def clean():
+    """Remove the environment, the caches and the built files."""
+    for name in (".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    shutil.rmtree(ROOT / ".import_linter_cache", ignore_errors=True)
+    for folder in ("diffusion_labs", "tests", "examples", "benchmarks", "docs"):
+        for cache in sorted((ROOT / folder).rglob("__pycache__")):
+            shutil.rmtree(cache, ignore_errors=True)
+
+
+def main():
+    task, arguments = (sys.argv[1] if len(sys.argv) > 1 else "install"), sys.argv[2:]
+    if task == "clean":
+        return clean()
+    if task not in TASKS:
+        sys.exit(f"Usage: bootstrap.py [{'|'.join([*TASKS, 'clean'])}] [ARGUMENTS]")
+
+    install()
+    commands = TASKS[task]
+    for command in commands:
+        extra = arguments if command is commands[-1] else []
+        finished = subprocess.run([str(BIN / command[0]), *command[1:], *extra], cwd=ROOT)
+        if finished.returncode:
+            sys.exit(finished.returncode)
+    if task == "install":
+        print("Ready: .venv is complete")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

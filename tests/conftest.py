@@ -1,0 +1,58 @@
+"""Set-up of every test: shape checks, threads, and a compiler without memory."""
+
+import os
+import sys
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+import tests.type_checker  # noqa: F401  (jaxtyping finds it by name)
+
+
+class EagerShapeChecks(type(jaxtyping.config)):
+    """jaxtyping's configuration, with the checks off while torch.compile or torch.export traces.
+
+    The tracer cannot follow the checks, and compiled code would not run them. Eager code is checked, also
+    beside compiled code in one test. ``JAXTYPING_DISABLE=1`` switches the checks off for a whole run.
+    """
+
+    @property
+    def jaxtyping_disable(self) -> bool:
+        return self.disabled or torch.compiler.is_compiling()
+
+    @jaxtyping_disable.setter
+    def jaxtyping_disable(self, value: bool) -> None:
+        self.disabled = value
+
+
+# Before the first import of the package: its annotations become run-time checks.
+jaxtyping.config.disabled = vars(jaxtyping.config).pop("jaxtyping_disable")
+jaxtyping.config.__class__ = EagerShapeChecks
+jaxtyping.install_import_hook("diffusion_labs", "tests.type_checker.check")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
+
+# The same examples in every run, with no deadline for a busy machine.
+hypothesis.settings.register_profile("diffusion_labs", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("diffusion_labs")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """Forget compiled code after each test.
+
+    All shape-checked functions share jaxtyping's one wrapper, and torch.compile allows each piece of code
+    eight compilations: without this the ninth test with ``fullgraph=True`` would fail for that alone.
+    """
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Start each test from the same random state, whichever tests ran before it."""
+    torch.manual_seed(0)
