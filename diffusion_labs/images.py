@@ -31,12 +31,7 @@ def image_grid(
     Raises:
         ValueError: for another shape or dtype, no images, NaN, or a number of columns below 1.
     """
-    if (
-        images.ndim != 4
-        or images.shape[1] not in (1, 3)
-        or len(images) == 0
-        or not images.is_floating_point()
-    ):
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0 or not images.is_floating_point():
         raise ValueError(
             f"images must be float [n, 1 or 3, h, w], n at least 1, got {images.dtype} {list(images.shape)}"
         )
@@ -48,15 +43,10 @@ def image_grid(
         raise ValueError(f"columns ({columns}) must be at least 1 and padding ({padding}) not negative")
     rows = math.ceil(count / columns)
 
-    cells = images.new_full(
-        (rows * columns, 3, height + padding, width + padding), background, dtype=torch.float32
-    )
+    cells = images.new_full((rows * columns, 3, height + padding, width + padding), background, dtype=torch.float32)
     cells[:count, :, padding:, padding:] = images.detach().float()
     grid = (
-        cells.view(rows, columns, 3, height + padding, width + padding)
-        .permute(2, 0, 3, 1, 4)
-        .flatten(3)
-        .flatten(1, 2)
+        cells.view(rows, columns, 3, height + padding, width + padding).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
     )
     grid = torch.nn.functional.pad(grid, (0, padding, 0, padding), value=background)
     return ((grid.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu()
@@ -76,9 +66,7 @@ def save_image(path: str | Path, picture: Tensor, *, scale: int = 1) -> None:
     from PIL import Image
 
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != torch.uint8 or picture.numel() == 0:
-        raise ValueError(
-            f"picture must be uint8 [h, w, 3], got {picture.dtype} {list(picture.shape)}; see image_grid"
-        )
+        raise ValueError(f"picture must be uint8 [h, w, 3], got {picture.dtype} {list(picture.shape)}; see image_grid")
     if scale < 1:
         raise ValueError(f"scale is {scale}; it must be at least 1")
     large = picture.cpu().repeat_interleave(scale, 0).repeat_interleave(scale, 1).contiguous()
@@ -116,9 +104,7 @@ def line_plot(
     points = {name: _drawable(name, *values, log_y=log_y) for name, values in series.items()}
     drawn = [point for values in points.values() for point in values]
     if not drawn:
-        raise ValueError(
-            f"nothing to draw in {list(series)}: there are no finite{' positive' if log_y else ''} values"
-        )
+        raise ValueError(f"nothing to draw in {list(series)}: there are no finite{' positive' if log_y else ''} values")
     chart = _Chart(size, drawn, log_y)
     chart.axes(title, x_label, y_label)
     coloured = list(zip(points.values(), COLOURS * len(points), strict=False))
@@ -156,9 +142,7 @@ class _Chart:
         up = (y - self.y_low) / (self.y_high - self.y_low)
         return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
 
-    def text(
-        self, at: tuple[float, float], text: str, anchor: str, *, points: int = 13, ink: str = SOFT_INK
-    ) -> float:
+    def text(self, at: tuple[float, float], text: str, anchor: str, *, points: int = 13, ink: str = SOFT_INK) -> float:
         """Write, and return the width of what was written."""
         from PIL import ImageFont
 
@@ -210,12 +194,8 @@ def _drawable(
 ) -> list[tuple[float, float]]:
     """The points that can be drawn; with ``log_y``, y becomes its logarithm."""
     if len(xs) != len(ys):
-        raise ValueError(
-            f"series {name!r} has {len(xs)} x values and {len(ys)} y values; give one y for each x"
-        )
-    finite = [
-        (float(x), float(y)) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)
-    ]
+        raise ValueError(f"series {name!r} has {len(xs)} x values and {len(ys)} y values; give one y for each x")
+    finite = [(float(x), float(y)) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
     return [(x, math.log10(y)) for x, y in finite if y > 0] if log_y else finite
 
 
@@ -251,11 +231,7 @@ def _decades(low: float, high: float) -> list[float]:
     if high - low < 0.5:
         return [math.log10(tick) for tick in _round_ticks(*_widened(10**low, 10**high)) if tick > 0]
     factors = (1, 2, 5) if high - low < 2.5 else (1,)
-    ticks = [
-        power + math.log10(factor)
-        for power in range(math.floor(low), math.ceil(high) + 1)
-        for factor in factors
-    ]
+    ticks = [power + math.log10(factor) for power in range(math.floor(low), math.ceil(high) + 1) for factor in factors]
     inside = [tick for tick in ticks if low - 0.3 <= tick <= high + 0.3]
     return inside[:: math.ceil(len(inside) / 8)]
 

@@ -50,8 +50,7 @@ def randn(
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
     if len(generator) != shape[0]:
         raise ValueError(
-            f"got {len(generator)} generators for a batch of {shape[0]}; "
-            "give one torch.Generator, or one per sample"
+            f"got {len(generator)} generators for a batch of {shape[0]}; give one torch.Generator, or one per sample"
         )
     return torch.stack([randn(shape[1:], one, dtype=dtype, device=device) for one in generator])
 

@@ -99,7 +99,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "adm_unet": network,
     "adm_unet_learned_variance": lambda: network(learned_variance=True),
     "ideal": lambda: dl.IdealDenoiser(
-        dl.VPredictor(SCHEDULES["cosine"]()), torch.linspace(-1, 1, 192).reshape(3, *SIZE), 0.1, classes=[0, 1, 2]
+        dl.VPredictor(SCHEDULES["cosine"]()),
+        torch.linspace(-1, 1, 192).reshape(3, *SIZE),
+        0.1,
+        classes=[0, 1, 2],
     ),
 }
 

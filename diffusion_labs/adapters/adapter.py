@@ -1,6 +1,6 @@
 """Wrappers around a network that keep its call signature, so that they stack."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
@@ -24,8 +24,7 @@ class Adapter(ConditionalModule):
         inner: frozenset[str] | None = getattr(model, "condition_names", None)
         super().__init__(None if inner is None else inner | names)
         self.model = model
-        if inner is not None:
-            model.accept_outer(names)
+        self._accept_inside(names)
 
     @property
     def null_conditions(self) -> Mapping[str, int]:
@@ -35,5 +34,9 @@ class Adapter(ConditionalModule):
     def accept_outer(self, names: Iterable[str]) -> None:
         """Let keys that an adapter around this one consumes pass through the whole stack."""
         super().accept_outer(names)
-        if self.condition_names is not None:
-            self.model.accept_outer(names)
+        self._accept_inside(names)
+
+    def _accept_inside(self, names: Iterable[str]) -> None:
+        accept: Callable[[Iterable[str]], None] | None = getattr(self.model, "accept_outer", None)
+        if accept is not None:
+            accept(names)

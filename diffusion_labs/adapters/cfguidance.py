@@ -66,19 +66,18 @@ class CFGuidance(Adapter):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         conditions = self.check_conditions(conditional_inputs, x)
-        nulls = {name: self._null(name, conditions.get(name), x) for name in self.guided}
-        nulls = {name: value for name, value in nulls.items() if value is not None}
+        maybe = {name: self._null(name, conditions.get(name), x) for name in self.guided}
+        nulls = {name: value for name, value in maybe.items() if value is not None}
         given = [name for name in self.guided if name in conditions]
         conditions = {**nulls, **conditions}
 
         if self.training:
-            output: DiffusionOutput = self.model(x, timestep, self._drop(conditions, nulls, x))
-            return output
+            return self.model(x, timestep, self._drop(conditions, nulls, x))
         if self.guidance_scale == 1 or not given:
             return self.model(x, timestep, conditions)
 
         both = {name: torch.cat([c, nulls.get(name, c)]) for name, c in conditions.items()}
-        output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
+        output: DiffusionOutput = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
         c, u = output.prediction.chunk(2)
         variance_value = None if output.variance_value is None else output.variance_value.chunk(2)[0]
         return DiffusionOutput(u + self.guidance_scale * (c - u), variance_value)

@@ -1,6 +1,9 @@
 """Inpainting by concatenation."""
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
@@ -13,7 +16,8 @@ class InPainting(Adapter):
 
     The model gets the channels ``[x, masked image, mask]`` (GLIDE, arXiv 2112.10741, Sec. 2.4; the order
     is Latent Diffusion's). Without a mask everything is to be painted, so a model trained with some
-    whole-image masks also generates freely.
+    whole-image masks also generates freely. Where an adapter around this one works at a lower resolution,
+    the image is averaged, and a patch counts as to be painted if any of its pixels is.
 
     Args:
         model: takes ``channels + 1`` channels more than the data has.
@@ -45,12 +49,20 @@ class InPainting(Adapter):
             mask, image = x.new_ones(batch, 1, *size), x.new_zeros(batch, self.channels, *size)
         elif mask is None or image is None:
             raise ValueError(f"inpainting needs both '{self.mask_key}' and '{self.image_key}', or neither")
-        for name, value, channels in ((self.mask_key, mask, 1), (self.image_key, image, self.channels)):
-            if list(value.shape) != [batch, channels, *size]:
-                raise ValueError(
-                    f"conditional_inputs['{name}'] has shape {list(value.shape)}; for this x it must be "
-                    f"{[batch, channels, *size]}"
-                )
-        grown = torch.cat([x, image.to(x.dtype), mask.to(x.dtype)], dim=1)
+        image = self._fit(self.image_key, image, self.channels, x, F.adaptive_avg_pool2d)
+        mask = self._fit(self.mask_key, mask, 1, x, F.adaptive_max_pool2d)
+        grown = torch.cat([x, image, mask], dim=1)
         output: DiffusionOutput = self.model(grown, timestep, conditions)
         return output
+
+    def _fit(self, name: str, value: Tensor, channels: int, x: Tensor, pool: Callable[..., Tensor]) -> Tensor:
+        """A conditional input at the size of x: pooled where an outer adapter has made x smaller."""
+        size, own = list(x.shape[2:]), list(value.shape[2:])
+        factor = own[0] // size[0] if own else 0
+        if value.shape[1] != channels or factor < 1 or own != [factor * side for side in size]:
+            raise ValueError(
+                f"conditional_inputs['{name}'] has shape {list(value.shape)}; for this x it must be "
+                f"{[len(x), channels, *size]}, or a whole multiple of that size"
+            )
+        value = value.to(x.dtype)
+        return value if factor == 1 else pool(value, size)

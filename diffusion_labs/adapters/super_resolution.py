@@ -21,9 +21,7 @@ class SuperResolution(Adapter):
         mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default.
     """
 
-    def __init__(
-        self, model: nn.Module, *, image_key: str = "low_resolution", mode: str = "bilinear"
-    ) -> None:
+    def __init__(self, model: nn.Module, *, image_key: str = "low_resolution", mode: str = "bilinear") -> None:
         super().__init__(model, [image_key])
         self.image_key = image_key
         self.mode = mode
@@ -39,9 +37,7 @@ class SuperResolution(Adapter):
         conditions = self.check_conditions(conditional_inputs, x)
         image = conditions.get(self.image_key)
         if image is None:
-            raise ValueError(
-                f"super-resolution needs conditional_inputs['{self.image_key}']; got {sorted(conditions)}"
-            )
+            raise ValueError(f"super-resolution needs conditional_inputs['{self.image_key}']; got {sorted(conditions)}")
         if image.ndim != x.ndim:
             raise ValueError(
                 f"conditional_inputs['{self.image_key}'] has shape {list(image.shape)}; "

@@ -20,7 +20,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def sample(
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(name="RUN")],
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None,
     count: int = 16,
     steps: int = 50,

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,8 +13,8 @@ from docstring_parser import parse
 from diffusion_labs.cli import UserError, choose
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
-from diffusion_labs.recipes.run import train_recipe
-from diffusion_labs.training import CheckpointError, Stopped, TrainOptions
+from diffusion_labs.recipes.run import prepare_run
+from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device, train
 
 HELP = """usage: diffusion-labs train RECIPE [OPTIONS]
 
@@ -32,41 +32,48 @@ def run(words: Sequence[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(HELP.format(recipes="\n".join(f"  {name:8} {text}" for name, text in RECIPES.items())), end="")
         return
-    recipe = choose("recipe", words[0], RECIPES)
-    tyro.cli(command(recipe), args=words[1:], prog=f"diffusion-labs train {recipe}")
+    name = choose("recipe", words[0], RECIPES)
+    chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs train {name}")
+    carry_out(name, vars(chosen))
 
 
-def command(name: str) -> Callable[..., None]:
-    """A function whose signature and docstring are those of a recipe and of ``TrainOptions`` together."""
+def carry_out(name: str, chosen: dict[str, Any]) -> None:
+    """Train by a recipe, with all its options in one dict."""
+    run_dir: Path = chosen.pop("run_dir")
+    try:
+        options = TrainOptions(**{option.name: chosen.pop(option.name) for option in fields(TrainOptions)})
+        find_device(options.device)
+        experiment = prepare_run(name, chosen, run_dir, resume=options.resume)
+    except (ValueError, OSError, CheckpointError) as error:
+        raise UserError(str(error)) from error
+    try:
+        train(experiment, run_dir, options)
+    except (DataError, CheckpointError) as error:
+        raise UserError(str(error)) from error
+    except Stopped as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        sys.exit(128 + stop.signal)
+    except FloatingPointError as error:
+        sys.exit(f"diffusion-labs: {error}")
+    print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
+
+
+def options_of(name: str) -> type:
+    """A dataclass with the arguments of a recipe, the run's folder and the fields of ``TrainOptions``."""
     recipe = find_recipe(name)
-    option_names = [option.name for option in fields(TrainOptions)]
-
-    def carry_out(run_dir: Path, **arguments: Any) -> None:
-        options = TrainOptions(**{key: arguments.pop(key) for key in option_names})
-        try:
-            train_recipe(name, arguments, run_dir, options)
-        except (DataError, CheckpointError) as error:
-            raise UserError(str(error)) from error
-        except Stopped as stop:
-            print(f"\n{stop}", file=sys.stderr)
-            sys.exit(128 + stop.signal)
-        except FloatingPointError as error:
-            sys.exit(f"diffusion-labs: {error}")
-        print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
-
-    keyword = inspect.Parameter.KEYWORD_ONLY
     hints = {**get_type_hints(recipe), **get_type_hints(TrainOptions), "run_dir": Path}
-    parameters = [
-        *inspect.signature(recipe).parameters.values(),
-        inspect.Parameter("run_dir", keyword, default=Path("runs") / name),
-        *(inspect.Parameter(option.name, keyword, default=option.default) for option in fields(TrainOptions)),
+    defaults: dict[str, Any] = {key: value.default for key, value in inspect.signature(recipe).parameters.items()}
+    defaults |= {
+        "run_dir": Path("runs") / name,
+        **{option.name: option.default for option in fields(TrainOptions)},
+    }
+    columns = [
+        (key, hints[key]) if default is inspect.Parameter.empty else (key, hints[key], default)
+        for key, default in defaults.items()
     ]
-    carry_out.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [p.replace(kind=keyword, annotation=hints[p.name]) for p in parameters]
-    )
-    carry_out.__annotations__ = {p.name: hints[p.name] for p in parameters}
-    carry_out.__doc__ = docstring(recipe)
-    return carry_out
+    options = make_dataclass("Options", columns, kw_only=True)
+    options.__doc__ = docstring(recipe)
+    return options
 
 
 def docstring(recipe: Callable[..., Any]) -> str:
@@ -74,6 +81,10 @@ def docstring(recipe: Callable[..., Any]) -> str:
     own, options = parse(recipe.__doc__ or ""), parse(TrainOptions.__doc__ or "")
     described = [(p.arg_name, p.description) for p in (*own.params, *options.params)]
     described.append(("run_dir", "folder for checkpoints, metrics and pictures."))
-    lines = [own.short_description or "", "", "Args:", *(f"    {name}: {text}" for name, text in described)]
+    lines = [
+        own.short_description or "",
+        "",
+        "Attributes:",
+        *(f"    {key}: {text}" for key, text in described),
+    ]
     return "\n".join(lines)
-

@@ -62,15 +62,11 @@ class Batches:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; it must be at least 1")
         if batch_size > len(dataset):
-            raise DataError(
-                f"batch_size ({batch_size}) is larger than the data set ({len(dataset)}); lower it"
-            )
+            raise DataError(f"batch_size ({batch_size}) is larger than the data set ({len(dataset)}); lower it")
         if world_size < 1 or not 0 <= rank < world_size:
             raise DataError(f"rank is {rank} of world_size {world_size}; ranks are 0..world_size-1")
         if batch_size % world_size:
-            raise DataError(
-                f"batch_size ({batch_size}) must be a multiple of world_size ({world_size}); change it"
-            )
+            raise DataError(f"batch_size ({batch_size}) must be a multiple of world_size ({world_size}); change it")
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
@@ -163,9 +159,7 @@ def collate(samples: Sequence[Any]) -> Batch:
     """
     for sample in samples:
         if not isinstance(sample, Mapping):
-            raise DataError(
-                f"a sample is a {type(sample).__name__}; dataset[i] must be a dict such as {{'x': image}}"
-            )
+            raise DataError(f"a sample is a {type(sample).__name__}; dataset[i] must be a dict such as {{'x': image}}")
         if sample.keys() != samples[0].keys():
             raise DataError(
                 f"samples have different keys: {sorted(samples[0])} and {sorted(sample)}; give all the same"

@@ -50,9 +50,7 @@ def read_digits() -> tuple[Tensor, Tensor]:
 
     The file's values 0..16 become bytes by ``round(value * 255 / 16)``, so 0 is 0, 8 is 128, 16 is 255.
     """
-    text = gzip.decompress(files("diffusion_labs.data").joinpath("digits.csv.gz").read_bytes()).decode(
-        "ascii"
-    )
+    text = gzip.decompress(files("diffusion_labs.data").joinpath("digits.csv.gz").read_bytes()).decode("ascii")
     table = torch.tensor([[int(value) for value in line.split(",")] for line in text.splitlines()])
     values, labels = table[:, :64], table[:, 64]
     return (values * 255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8), labels

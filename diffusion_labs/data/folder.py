@@ -94,9 +94,7 @@ class ImageFolder:
                 labels, lambda position: entries[position].source, class_names=class_names
             )
             if num_classes is not None and len(self.class_names) != num_classes:
-                raise DataError(
-                    f"{self.root}: has {len(self.class_names)} classes, but num_classes is {num_classes}"
-                )
+                raise DataError(f"{self.root}: has {len(self.class_names)} classes, but num_classes is {num_classes}")
 
     @property
     def num_classes(self) -> int:

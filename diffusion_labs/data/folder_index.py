@@ -39,16 +39,10 @@ def list_images(root: Path, *, follow_links: bool = False) -> list[Entry]:
         problem = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root}: {problem}; give the folder that holds the images")
     metadata = root / METADATA
-    entries = (
-        _from_metadata(root, metadata, follow_links)
-        if metadata.is_file()
-        else _from_folders(root, follow_links)
-    )
+    entries = _from_metadata(root, metadata, follow_links) if metadata.is_file() else _from_folders(root, follow_links)
     if not entries:
         where = metadata if metadata.is_file() else root
-        raise DataError(
-            f"{where}: lists no images; add some ({', '.join(sorted(SUFFIXES))}), or give another folder"
-        )
+        raise DataError(f"{where}: lists no images; add some ({', '.join(sorted(SUFFIXES))}), or give another folder")
     return entries
 
 
@@ -61,10 +55,7 @@ def _from_folders(root: Path, follow_links: bool) -> list[Entry]:
             f"{root}: {len(loose)} images, such as {loose[0].name}, lie beside the class folders; "
             f"move them into one, or name the classes in {METADATA}"
         )
-    return [
-        Entry(path, None if loose else path.relative_to(root).parts[0], None, source=str(path))
-        for path in paths
-    ]
+    return [Entry(path, None if loose else path.relative_to(root).parts[0], None, source=str(path)) for path in paths]
 
 
 def _walk(root: Path, follow_links: bool) -> Iterator[Path]:
@@ -86,9 +77,7 @@ def _from_metadata(root: Path, metadata: Path, follow_links: bool) -> list[Entry
     try:
         lines = metadata.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{metadata}: cannot be read as UTF-8 text ({error}); save it again as UTF-8"
-        ) from error
+        raise DataError(f"{metadata}: cannot be read as UTF-8 text ({error}); save it again as UTF-8") from error
     real_root = root.resolve()
     entries: list[Entry] = []
     for number, line in enumerate(lines, start=1):
@@ -100,13 +89,9 @@ def _from_metadata(root: Path, metadata: Path, follow_links: bool) -> list[Entry
             resolved = entry.path.resolve()
             exists = resolved.is_file()
         except (OSError, ValueError, RuntimeError) as error:  # too long, not encodable, a loop of links
-            raise DataError(
-                f"{source}: {str(entry.path)!r} is not a usable path ({error}); correct it"
-            ) from error
+            raise DataError(f"{source}: {str(entry.path)!r} is not a usable path ({error}); correct it") from error
         if not follow_links and not resolved.is_relative_to(real_root):
-            raise DataError(
-                f"{source}: {entry.path} leads out of {root}; if you trust it, pass follow_links=True"
-            )
+            raise DataError(f"{source}: {entry.path} leads out of {root}; if you trust it, pass follow_links=True")
         if not exists:
             raise DataError(f"{source}: there is no file {entry.path}; add it, or remove the line")
         if entries:
@@ -124,21 +109,15 @@ def _parse_line(root: Path, line: str, source: str) -> Entry:
         raise DataError(f'{source}: is not an object; write {{"file_name": "...", ...}}')
     name = record.get("file_name")
     if not isinstance(name, str) or not name or "\0" in name:
-        raise DataError(
-            f"{source}: file_name is {name!r}; it must be the path of an image, relative to {root}"
-        )
+        raise DataError(f"{source}: file_name is {name!r}; it must be the path of an image, relative to {root}")
     if Path(name).is_absolute() or ".." in Path(name.replace("\\", "/")).parts:
-        raise DataError(
-            f"{source}: file_name {name!r} leads out of {root}; use paths inside it, without '..'"
-        )
+        raise DataError(f"{source}: file_name {name!r} leads out of {root}; use paths inside it, without '..'")
     label = _one_of(record, ("class", "label"), (int, str), "an integer or a name", source)
     caption = _one_of(record, ("caption", "text"), (str,), "a string", source)
     return Entry(root / name, label, caption, source)
 
 
-def _one_of(
-    record: dict[str, Any], keys: tuple[str, str], types: tuple[type, ...], what: str, source: str
-) -> Any:
+def _one_of(record: dict[str, Any], keys: tuple[str, str], types: tuple[type, ...], what: str, source: str) -> Any:
     """The value under either key, or ``None`` where neither is there."""
     present = [key for key in keys if key in record]
     if len(present) == 2 and record[keys[0]] != record[keys[1]]:

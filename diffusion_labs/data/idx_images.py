@@ -152,22 +152,14 @@ def _one_pair(folder: Path, files: list[_File], split: str, name: str | None) ->
 
 
 def _nearby(folder: Path) -> str:
-    deeper = next(
-        (path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/*images?idx3-ubyte*")), None
-    )
-    return (
-        "no IDX files"
-        if deeper is None
-        else f"no IDX files itself, but {deeper.parent} does: give that folder"
-    )
+    deeper = next((path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/*images?idx3-ubyte*")), None)
+    return "no IDX files" if deeper is None else f"no IDX files itself, but {deeper.parent} does: give that folder"
 
 
 def _read_images(path: Path) -> Tensor:
     images = read_idx(path)
     if images.ndim != 3 or images.dtype != torch.uint8:
-        raise DataError(
-            f"{path}: images must be bytes [n, height, width], got {_described(images)}; use another file"
-        )
+        raise DataError(f"{path}: images must be bytes [n, height, width], got {_described(images)}; use another file")
     return images
 
 
@@ -187,11 +179,7 @@ def _described(array: Tensor) -> str:
 
 def _labels_of_other_splits(files: list[_File], pair: _Pair, split: str) -> list[int]:
     others = {name for names in SPLIT_NAMES.values() for name in names} - set(SPLIT_NAMES[split])
-    paths = [
-        file.path
-        for file in files
-        if file.name == pair.name and file.kind == "labels" and file.split in others
-    ]
+    paths = [file.path for file in files if file.name == pair.name and file.kind == "labels" and file.split in others]
     return [label for path in paths for label in _read_labels(path).unique().tolist()]
 
 

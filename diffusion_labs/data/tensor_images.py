@@ -38,16 +38,14 @@ class TensorImages:
             )
         if labels.shape != images.shape[:1] or labels.is_floating_point():
             raise DataError(
-                f"labels must be {len(images)} integers, one per image, "
-                f"got {labels.dtype} {list(labels.shape)}"
+                f"labels must be {len(images)} integers, one per image, got {labels.dtype} {list(labels.shape)}"
             )
         if len(images) == 0:
             raise DataError("images is empty; a data set needs at least one image")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(class_names):
             raise DataError(
-                f"labels span {low}..{high}, "
-                f"but the {len(class_names)} class_names number 0..{len(class_names) - 1}"
+                f"labels span {low}..{high}, but the {len(class_names)} class_names number 0..{len(class_names) - 1}"
             )
         self.images = images
         self.labels = labels.long()

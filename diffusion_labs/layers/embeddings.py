@@ -63,9 +63,7 @@ class TimeEmbedding(nn.Module):
         shift: see ``sinusoidal_embedding``.
     """
 
-    def __init__(
-        self, frequency_dim: int, embed_dim: int, *, max_period: float | int = 10_000, shift: int = 0
-    ) -> None:
+    def __init__(self, frequency_dim: int, embed_dim: int, *, max_period: float | int = 10_000, shift: int = 0) -> None:
         super().__init__()
         self.frequency_dim = frequency_dim
         self.embed_dim = embed_dim

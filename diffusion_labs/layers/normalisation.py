@@ -32,7 +32,5 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Float[Tensor, "b c *d"]) -> Float[Tensor, "b c *d"]:
         dtype = torch.promote_types(input.dtype, torch.float32)
-        y = F.group_norm(
-            input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps
-        )
+        y = F.group_norm(input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps)
         return y.to(input.dtype)

@@ -1,6 +1,6 @@
 """Squared error of the prediction, weighted by noise level."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,7 @@ class SimpleLoss(nn.Module):
         prediction, target = output.prediction, field(self, batch, self.target_field)
         if prediction.shape != target.shape:
             raise ValueError(
-                f"the prediction has shape {list(prediction.shape)}, but '{self.target_field}' has "
-                f"{list(target.shape)}"
+                f"the prediction has shape {list(prediction.shape)}, but '{self.target_field}' has {list(target.shape)}"
             )
         error = mean_flat((at_least_float32(prediction) - at_least_float32(target)) ** 2)
         if self.predictor is not None and self.weighting is not None:

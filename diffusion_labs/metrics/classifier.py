@@ -1,7 +1,8 @@
 """A small image classifier, the judge of class-conditional samples and the source of their features."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -31,9 +32,7 @@ class ImageClassifier(nn.Module):
         ValueError: if a size is not positive or there are fewer than two classes.
     """
 
-    def __init__(
-        self, channels: int, size: int, num_classes: int, *, width: int = 16, feature_dim: int = 64
-    ) -> None:
+    def __init__(self, channels: int, size: int, num_classes: int, *, width: int = 16, feature_dim: int = 64) -> None:
         super().__init__()
         if channels < 1 or size < 4 or width < 1 or feature_dim < 1:
             raise ValueError(
@@ -66,11 +65,7 @@ class ImageClassifier(nn.Module):
         Raises:
             ValueError: for another shape, or integers.
         """
-        if (
-            x.ndim != 4
-            or tuple(x.shape[1:]) != (self.channels, self.size, self.size)
-            or not x.is_floating_point()
-        ):
+        if x.ndim != 4 or tuple(x.shape[1:]) != (self.channels, self.size, self.size) or not x.is_floating_point():
             raise ValueError(
                 f"x must be float [b, {self.channels}, {self.size}, {self.size}] in [-1, 1], "
                 f"got {x.dtype} {list(x.shape)}"
@@ -97,7 +92,8 @@ def train_classifier(
     """Train a classifier on real images: AdamW, a one-cycle learning rate, randomly shifted images.
 
     The result is a function of the arguments (on one machine); torch's global random state is left as
-    it was.
+    it was. On the CPU it trains in one thread: the work of a step is too small to share, and on a busy
+    machine threads that wait for each other took twenty times as long.
 
     Args:
         images: ``[n, c, size, size]`` uint8.
@@ -119,18 +115,12 @@ def train_classifier(
     """
     _check_images(images)
     if images.dtype != torch.uint8 or images.shape[2] != images.shape[3]:
-        raise ValueError(
-            f"images must be square uint8 [n, c, size, size], got {images.dtype} {list(images.shape)}"
-        )
+        raise ValueError(f"images must be square uint8 [n, c, size, size], got {images.dtype} {list(images.shape)}")
     _check_labels(labels, len(images))
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        raise ValueError(
-            f"labels span {int(labels.min())}..{int(labels.max())}, outside 0..{num_classes - 1}"
-        )
+        raise ValueError(f"labels span {int(labels.min())}..{int(labels.max())}, outside 0..{num_classes - 1}")
     if steps < 1 or batch_size < 2 or len(images) < 2:
-        raise ValueError(
-            f"steps ({steps}) must be at least 1; batch_size ({batch_size}) and images ({len(images)}) 2"
-        )
+        raise ValueError(f"steps ({steps}) must be at least 1; batch_size ({batch_size}) and images ({len(images)}) 2")
     channels, size = images.shape[1:3]
     shift = max(1, round(size / 14)) if max_shift is None else max_shift
 
@@ -145,32 +135,29 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     batch_size = min(batch_size, len(images))
-    for _ in range(steps):
-        if len(order) < batch_size:
-            order = torch.randperm(len(images), generator=generator)
-        chosen, order = order[:batch_size], order[batch_size:]
-        x = random_shift(to_float(images[chosen]), shift, generator).to(device)
-        logits = classifier(x.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits, labels[chosen].long().to(device), label_smoothing=0.05)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        rate.step()
+    with _one_thread():
+        for _ in range(steps):
+            if len(order) < batch_size:
+                order = torch.randperm(len(images), generator=generator)
+            chosen, order = order[:batch_size], order[batch_size:]
+            x = random_shift(to_float(images[chosen]), shift, generator).to(device)
+            logits = classifier(x.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits, labels[chosen].long().to(device), label_smoothing=0.05)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            rate.step()
     return classifier.eval()
 
 
 @torch.no_grad()
-def extract_features(
-    classifier: ImageClassifier, images: Tensor, *, batch_size: int = 512
-) -> Float[Tensor, "n d"]:
+def extract_features(classifier: ImageClassifier, images: Tensor, *, batch_size: int = 512) -> Float[Tensor, "n d"]:
     """The features of images (uint8, or float in [-1, 1]), in eval mode, on the CPU."""
     return _in_batches(classifier, classifier.features, images, batch_size)
 
 
 @torch.no_grad()
-def predict_classes(
-    classifier: ImageClassifier, images: Tensor, *, batch_size: int = 512
-) -> Int[Tensor, " n"]:
+def predict_classes(classifier: ImageClassifier, images: Tensor, *, batch_size: int = 512) -> Int[Tensor, " n"]:
     """The most likely class of each image (uint8, or float in [-1, 1]), in eval mode, on the CPU."""
     return _in_batches(classifier, classifier, images, batch_size).argmax(1)
 
@@ -200,6 +187,16 @@ def random_shift(x: Tensor, max_shift: int, generator: torch.Generator) -> Float
     columns = (torch.arange(width) - right).clamp(0, width - 1)
     sample = torch.arange(batch)[:, None, None]
     return x[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _block(in_channels: int, out_channels: int) -> list[nn.Module]:
@@ -232,6 +229,4 @@ def _check_images(images: Tensor) -> None:
 
 def _check_labels(labels: Tensor, count: int) -> None:
     if labels.shape != (count,) or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be {count} integers, one per image, got {labels.dtype} {list(labels.shape)}"
-        )
+        raise ValueError(f"labels must be {count} integers, one per image, got {labels.dtype} {list(labels.shape)}")

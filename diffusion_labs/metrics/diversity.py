@@ -41,7 +41,5 @@ def within_class_distance(features: Tensor, labels: Tensor, *, chunk: int = 1024
 def _mean_pairwise_distance(points: Tensor, chunk: int) -> Tensor:
     """Over ordered pairs; the n zeros of a point with itself are in the sum but not in the count."""
     exact = "donot_use_mm_for_euclid_dist"  # differences, not |a|^2 - 2ab + |b|^2, which cancels
-    total = torch.stack(
-        [torch.cdist(rows, points, compute_mode=exact).sum() for rows in points.split(chunk)]
-    ).sum()
+    total = torch.stack([torch.cdist(rows, points, compute_mode=exact).sum() for rows in points.split(chunk)]).sum()
     return total / (len(points) * (len(points) - 1))

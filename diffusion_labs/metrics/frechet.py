@@ -58,9 +58,7 @@ class FeatureStatistics:
             ValueError: if its vectors have another length.
         """
         if other.mean.shape != self.mean.shape:
-            raise ValueError(
-                f"features have {len(other.mean)} dimensions, but these statistics have {len(self.mean)}"
-            )
+            raise ValueError(f"features have {len(other.mean)} dimensions, but these statistics have {len(self.mean)}")
         count = self.count + other.count
         if count == 0:
             return
@@ -93,15 +91,11 @@ class FeatureStatistics:
             ValueError: if lengths differ or one side has fewer than two vectors.
         """
         if other.mean.shape != self.mean.shape:
-            raise ValueError(
-                f"features have {len(self.mean)} and {len(other.mean)} dimensions; use the same extractor"
-            )
+            raise ValueError(f"features have {len(self.mean)} and {len(other.mean)} dimensions; use the same extractor")
         root = _symmetric_root(self.covariance)
         eigenvalues = torch.linalg.eigvalsh(root @ other.covariance @ root)
         mean_term = (self.mean - other.mean).square().sum()
-        trace_term = (
-            self.covariance.trace() + other.covariance.trace() - 2 * eigenvalues.clamp(min=0).sqrt().sum()
-        )
+        trace_term = self.covariance.trace() + other.covariance.trace() - 2 * eigenvalues.clamp(min=0).sqrt().sum()
         return (mean_term + trace_term).clamp(min=0).item()
 
 

@@ -95,10 +95,6 @@ class IdealDenoiser(ConditionalModule):
         """Draw from the data's distribution, float64, ``[count, ...]``."""
         uniform = randn((count, 1), generator, dtype=torch.float64, device=self.means.device)
         uniform = torch.special.ndtr(uniform)
-        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform[:, 0]).clamp(
-            max=len(self.means) - 1
-        )
-        noise = randn(
-            (count, *self.means.shape[1:]), generator, dtype=torch.float64, device=self.means.device
-        )
+        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform[:, 0]).clamp(max=len(self.means) - 1)
+        noise = randn((count, *self.means.shape[1:]), generator, dtype=torch.float64, device=self.means.device)
         return self.means[component] + self.std[component] * noise

@@ -24,7 +24,9 @@ from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiff
 class LabelledImages(MapDataset, Protocol):
     """Images of one shape with classes, as all of the library's image data sets are."""
 
-    class_names: Sequence[str]
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes; none if the images have no classes."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -48,7 +50,7 @@ class ImageModel:
         class_dropout: share of the training images whose class is dropped, for guidance.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Sequence[int]
     class_names: Sequence[str]
     patch_size: int = 2
     model_channels: int = 64
@@ -79,7 +81,7 @@ class ImageModel:
             dropout=self.dropout,
             classes={name: len(self.class_names) for name in self.conditions},
         )
-        dropout = dict.fromkeys(self.conditions, self.class_dropout)
+        dropout: dict[str | tuple[str, ...], float] = dict.fromkeys(self.conditions, self.class_dropout)
         model = CFGuidance(Patchify(network, self.patch_size), dropout)
         schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
         return DDIMSampler(model, schedule, VPredictor(schedule, clamp=StaticClamp()), eval_steps=50)

@@ -12,38 +12,38 @@ from diffusion_labs.recipes.image_diffusion import ImageModel
 from diffusion_labs.samplers import DDIMSampler
 from diffusion_labs.training import (
     CheckpointError,
-    TrainOptions,
-    TrainState,
+    Experiment,
+    find_device,
     latest_checkpoint,
     load_checkpoint,
-    train,
 )
 
 RUN_FILE = "run.json"
 
 
-def train_recipe(
-    name: str, arguments: Mapping[str, Any], run_dir: Path, options: TrainOptions | None = None
-) -> TrainState:
-    """Carry out a recipe in a folder, and write what the run was: ``run.json``.
+def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resume: bool = False) -> Experiment:
+    """Build a recipe's experiment for a folder, and write there what it is: ``run.json``.
 
     Args:
         name: of the recipe.
         arguments: of the recipe.
-        run_dir: the run's folder.
-        options: how it is carried out.
+        run_dir: the run's folder; ``train(experiment, run_dir, options)`` comes next.
+        resume: go on with the run that is in the folder, if there is one.
 
     Raises:
-        CheckpointError: if the folder holds a run by another recipe or with other arguments.
+        CheckpointError: if the folder holds a run and ``resume`` is off, or a run by another recipe or with
+            other arguments.
+        ValueError: for arguments that the recipe cannot use.
     """
-    options = TrainOptions() if options is None else options
     told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=str))}
-    if latest_checkpoint(run_dir / "checkpoints") is not None and options.resume:
+    if latest_checkpoint(run_dir / "checkpoints") is not None:
+        if not resume:
+            raise CheckpointError(f"{run_dir} already holds a run; add --resume to go on, or choose another --run-dir")
         _check_same(read_run(run_dir), told, run_dir)
     experiment = find_recipe(name)(**arguments)
     versions = {package: version(package) for package in ("diffusion-labs", "torch")}
     _write_json(run_dir / RUN_FILE, {**told, "model": dict(experiment.description), "versions": versions})
-    return train(experiment, run_dir, options)
+    return experiment
 
 
 def load_run(run_dir: Path, device: str = "cpu") -> tuple[DDIMSampler, ImageModel]:
@@ -51,6 +51,7 @@ def load_run(run_dir: Path, device: str = "cpu") -> tuple[DDIMSampler, ImageMode
 
     Raises:
         CheckpointError: if the folder is not that of a run, or has no whole checkpoint.
+        ValueError: if there is no such device.
     """
     newest = latest_checkpoint(run_dir / "checkpoints")
     described = read_run(run_dir)
@@ -59,7 +60,7 @@ def load_run(run_dir: Path, device: str = "cpu") -> tuple[DDIMSampler, ImageMode
     sizes = ImageModel(**described["model"])
     sampler = sizes.build()
     sampler.load_state_dict(load_checkpoint(newest, ("ema",))["ema"]["model"])
-    return sampler.eval().to(device), sizes
+    return sampler.eval().to(find_device(device)), sizes
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

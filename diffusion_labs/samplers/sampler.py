@@ -127,9 +127,10 @@ class Sampler(nn.Module):
             if timestep is None:
                 raise ValueError("timestep is needed in train mode; call .eval() to sample")
             return self.train_step(x, timestep, conditional_inputs)
-        for x in self.generator(x, timestep, conditional_inputs, generator=generator, start=start):  # noqa: B020
+        sample = x
+        for sample in self.generator(x, timestep, conditional_inputs, generator=generator, start=start):  # noqa: B007
             pass
-        return x
+        return sample
 
     def train_step(
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
@@ -167,9 +168,7 @@ class Sampler(nn.Module):
             progress.update()
             yield x
 
-    def denoise(
-        self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None
-    ) -> Estimate:
+    def denoise(self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None) -> Estimate:
         """Call the model on x_t and estimate the clean data and the noise."""
         output = self.model(xt, level.t.expand(xt.shape[0]), conditional_inputs)
         denoised = self.predictor.denoise_at(output.prediction, xt, level)
@@ -194,9 +193,7 @@ class Sampler(nn.Module):
         if start is None:
             return times
         if not self.schedule.clean < start <= self.schedule.terminal:
-            raise ValueError(
-                f"start ({start}) must be in ({self.schedule.clean:g}, {self.schedule.terminal:g}]"
-            )
+            raise ValueError(f"start ({start}) must be in ({self.schedule.clean:g}, {self.schedule.terminal:g}]")
         first = self.schedule.snap(torch.tensor([start], dtype=torch.float64, device="cpu"))
         return torch.cat([first, times[times < first]])
 

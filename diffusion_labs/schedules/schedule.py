@@ -148,12 +148,12 @@ class Schedule(nn.Module):
         now, to = self.at(t, x0), self.at(self.previous(t) if s is None else s, x0)
         step = posterior(to, now)
         mean = step.from_xt * xt + step.from_x0 * x0
-        small = torch.where(torch.as_tensor(to.sigma == 0), self.first_variance(), step.small)
+        small = torch.where(torch.as_tensor(to.sigma == 0), self.first_variance(), torch.as_tensor(step.small))
         fraction = 0.0 if variance_value is None else variance_value
         log_variance = fraction * torch.log(torch.as_tensor(step.large)) + (1 - fraction) * small.log()
         return mean.to(x0.dtype), log_variance.to(x0.dtype)
 
-    def first_variance(self) -> float:
+    def first_variance(self) -> Tensor | float:
         """A positive stand-in for the variance of the step to clean data, which is 0."""
         return 1e-20
 
@@ -163,13 +163,12 @@ class Schedule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Schedule":
         """Move tables as ``fn`` moves tensors, but keep their dtype, and keep them off the meta device."""
-        tables = dict(self._buffers)
+        tables = {name: table for name, table in self._buffers.items() if table is not None}
         self._buffers.clear()
         super()._apply(fn, recurse)
         for name, table in tables.items():
             device = fn(torch.empty(0, device=table.device)).device
-            lacks_float64 = device.type == "mps"
-            self._buffers[name] = (
-                table if device.type == "meta" else table.float().to(device) if lacks_float64 else table.to(device)
-            )
+            if device.type == "mps":  # has no float64
+                table = table.float()
+            self._buffers[name] = table if device.type == "meta" else table.to(device)
         return self

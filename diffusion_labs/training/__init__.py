@@ -6,6 +6,7 @@ from diffusion_labs.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from diffusion_labs.training.device import find_device
 from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
 from diffusion_labs.training.learning_rate import WarmupCosine
@@ -22,6 +23,7 @@ __all__ = [
     "TrainOptions",
     "TrainState",
     "WarmupCosine",
+    "find_device",
     "latest_checkpoint",
     "load_checkpoint",
     "save_checkpoint",

@@ -4,7 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -29,7 +29,8 @@ class EMA:
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights that ``model`` has now."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages, parameters = list(self.model.parameters()), list(model.parameters())
+        averages: list[Tensor] = list(self.model.parameters())
+        parameters: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(averages, parameters, 1 - decay)
         for copy, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copy.copy_(buffer)

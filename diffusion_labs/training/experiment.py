@@ -50,14 +50,6 @@ class Experiment:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be positive")
 
 
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on ``device``."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
-
-
 def batch_size(batch: Mapping[str, Any]) -> int:
     """The number of samples in a batch: the length of its first tensor."""
     return next(len(value) for value in batch.values() if isinstance(value, Tensor))

@@ -1,10 +1,10 @@
 """What a run writes while it trains."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -20,13 +20,21 @@ class RunLog:
     def __init__(self, run_dir: Path, steps: int, start: int) -> None:
         from tqdm.auto import tqdm  # not needed to import the library
 
+        run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / "metrics.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step(line) <= start]
         self.path.write_text("".join(f"{line}\n" for line in kept))
         self.file = self.path.open("a")
         self.writer = _tensorboard(run_dir / "tensorboard", start)
-        self.progress = tqdm(total=steps, initial=start, desc="train", unit="step", dynamic_ncols=True)
+        self.progress = tqdm(
+            total=steps,
+            initial=start,
+            desc="train",
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log file needs no moving bar
+        )
 
     def __enter__(self) -> "RunLog":
         return self
@@ -75,9 +83,3 @@ def _tensorboard(folder: Path, start: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=start + 1)
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 autocast where the device computes it fast; off on CPUs, where it is slower."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

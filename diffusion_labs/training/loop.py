@@ -17,12 +17,13 @@ from diffusion_labs.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from diffusion_labs.training.experiment import Experiment, batch_size, to_device
-from diffusion_labs.training.log import RunLog, autocast
+from diffusion_labs.training.device import autocast, find_device, to_device
+from diffusion_labs.training.experiment import Experiment, batch_size
+from diffusion_labs.training.log import RunLog
 from diffusion_labs.training.state import TrainState
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 (not an error)
     """Training was asked to stop by a signal; the state of the last update is saved.
 
     Attributes:
@@ -54,6 +55,11 @@ class TrainOptions:
     preview_every: int = 1000
     keep: int = 3
 
+    def __post_init__(self) -> None:
+        for name in ("log_every", "save_every", "preview_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
+
 
 def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> TrainState:
     """Train to the experiment's last step, and save the result.
@@ -68,7 +74,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
         CheckpointError: if there is a checkpoint and ``resume`` is off, or it cannot be read.
         FloatingPointError: if the loss is not finite; the checkpoints before it are kept.
     """
-    device = torch.device(options.device)
+    device = find_device(options.device)
     checkpoint_dir = run_dir / "checkpoints"
     experiment.objective.to(device).train()
     state = TrainState(experiment)
@@ -76,7 +82,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     newest = latest_checkpoint(checkpoint_dir)
     if newest is not None:
         if not options.resume:
-            raise CheckpointError(f"{run_dir} already holds a run; add --resume to go on, or choose another --run-dir")
+            raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
         state.load_state_dict(load_checkpoint(newest))
 
     with RunLog(run_dir, experiment.steps, state.step) as log, _stop_signals() as stopping:
@@ -102,10 +108,10 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
             save = last or bool(stopping) or state.step % options.save_every == 0
             if save or state.step % options.log_every == 0:
                 now = time.perf_counter()
-                scalars = {
+                scalars: dict[str, float] = {
                     "loss": torch.stack(losses).mean().item(),
                     "gradient_norm": norm.item(),
-                    "learning_rate": state.scheduler.get_last_lr()[0],
+                    "learning_rate": float(state.scheduler.get_last_lr()[0]),
                     "images_per_second": images / (now - logged),
                 }
                 if not all(math.isfinite(value) for value in scalars.values()):
@@ -119,7 +125,8 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
                 save_checkpoint(checkpoint_dir, state.step, state.state_dict(), options.keep)
             if stopping and not last:
                 raise Stopped(
-                    f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there", stopping[0]
+                    f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",
+                    stopping[0],
                 )
             if experiment.preview is not None and (state.step % options.preview_every == 0 or last):
                 picture = experiment.preview(state.ema.model, run_dir / "samples" / f"step-{state.step:08d}.png")
@@ -139,7 +146,7 @@ def _stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     for number in numbers:
         signal.signal(number, note)

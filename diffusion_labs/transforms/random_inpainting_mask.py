@@ -39,9 +39,7 @@ class RandomInpaintingMask(Transform):
         kinds = (rectangles, brush_strokes, outpainting, whole_image) if kinds is None else tuple(kinds)
         weights = (1.0,) * len(kinds) if weights is None else tuple(weights)
         if not kinds or len(weights) != len(kinds) or min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(
-                f"weights {weights} must be one number >= 0 for each of the {len(kinds)} kinds, not all 0"
-            )
+            raise ValueError(f"weights {weights} must be one number >= 0 for each of the {len(kinds)} kinds, not all 0")
         self.kinds = kinds
         self.weights = weights
         self.data_field = data_field
@@ -69,13 +67,17 @@ def rectangles(x: Tensor, count: int = 3, smallest: float = 0.15, largest: float
     b = x.shape[0]
     side = smallest + (largest - smallest) * torch.rand(2, b, count, 1, 1, device=x.device)
     start = torch.rand(2, b, count, 1, 1, device=x.device) * (1 - side)
-    used = torch.rand(b, count, 1, 1, device=x.device).argsort(1) < torch.randint(1, count + 1, (b, 1, 1, 1), device=x.device)
+    used = torch.rand(b, count, 1, 1, device=x.device).argsort(1) < torch.randint(
+        1, count + 1, (b, 1, 1, 1), device=x.device
+    )
     y, z = _pixels(x)
     inside = (start[0] <= y) & (y < start[0] + side[0]) & (start[1] <= z) & (z < start[1] + side[1])
     return (inside & used).any(1, keepdim=True).float()
 
 
-def brush_strokes(x: Tensor, strokes: int = 3, vertices: int = 5, narrowest: float = 0.06, widest: float = 0.2) -> Tensor:
+def brush_strokes(
+    x: Tensor, strokes: int = 3, vertices: int = 5, narrowest: float = 0.06, widest: float = 0.2
+) -> Tensor:
     """Broad lines that turn at random, after the free-form masks of DeepFill v2 (arXiv 1806.03589, Sec. 3.4).
 
     The pixels nearer than half a width to any of the segments of a random walk.

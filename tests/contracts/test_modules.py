@@ -22,7 +22,11 @@ def adapted(name: str, training: bool = False) -> tuple[nn.Module, tuple[Any, ..
     channels, out = case.grow(1, 1)
     model = case.wrap(catalogue.TinyNetwork(channels, out)).train(training)
     x = torch.randn(4, *catalogue.SIZE)
-    return model, (x, torch.tensor([0, 10, 500, 999]), {**case.inputs(x), "class": torch.tensor([0, 1, 2, 0])})
+    return model, (
+        x,
+        torch.tensor([0, 10, 500, 999]),
+        {**case.inputs(x), "class": torch.tensor([0, 1, 2, 0])},
+    )
 
 
 def conditioned(model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -37,12 +41,21 @@ def sampled(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
 
 def predicted(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     predictor = PREDICTORS[name](SCHEDULES["cosine"](), clamp=dl.StaticClamp())
-    return Method(predictor, "denoise"), (torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 500, 999]))
+    return Method(predictor, "denoise"), (
+        torch.randn(4, 1, 8, 8),
+        torch.randn(4, 1, 8, 8),
+        torch.tensor([0, 1, 500, 999]),
+    )
 
 
 def scheduled(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     x = torch.randn(4, 1, 8, 8)
-    return Method(SCHEDULES[name](), "q_posterior"), (x, 0.5 * x, torch.tensor([0, 1, 25, 49]), torch.rand_like(x))
+    return Method(SCHEDULES[name](), "q_posterior"), (
+        x,
+        0.5 * x,
+        torch.tensor([0, 1, 25, 49]),
+        torch.rand_like(x),
+    )
 
 
 class Method(nn.Module):

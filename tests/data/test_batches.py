@@ -78,10 +78,7 @@ def test_resumed_stream_sees_the_same_batches(steps):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])
 def test_ranks_share_the_global_batch(world_size):
     expected = take(Batches(Numbers(20), 6, seed=2), 7)
-    shares = [
-        take(Batches(Numbers(20), 6, seed=2, rank=rank, world_size=world_size), 7)
-        for rank in range(world_size)
-    ]
+    shares = [take(Batches(Numbers(20), 6, seed=2, rank=rank, world_size=world_size), 7) for rank in range(world_size)]
     for step, batch in enumerate(expected):
         assert list(itertools.chain(*(share[step] for share in shares))) == batch
 

@@ -258,9 +258,7 @@ class TestMetadata:
         assert dataset.class_names == ("9", "10")
         assert dataset.labels.tolist() == [1, 0]
         assert ImageFolder(tmp_path, 4, num_classes=20).labels.tolist() == [10, 9]
-        with pytest.raises(
-            DataError, match=r"metadata.jsonl, line 1: label 10 is out of range: the 10 classes"
-        ):
+        with pytest.raises(DataError, match=r"metadata.jsonl, line 1: label 10 is out of range: the 10 classes"):
             ImageFolder(tmp_path, 4, num_classes=10)
 
     @pytest.mark.parametrize(

@@ -23,9 +23,7 @@ def write(path, content: bytes):
 
 
 def pixels(count=6, height=4, width=4):
-    return torch.randint(
-        0, 256, (count, height, width), generator=torch.Generator().manual_seed(count)
-    ).byte()
+    return torch.randint(0, 256, (count, height, width), generator=torch.Generator().manual_seed(count)).byte()
 
 
 def write_pair(folder, stem, *, kind=".idx3-ubyte", labels_kind=None, labels=(0, 1, 2, 0, 1, 2), images=None):
@@ -139,9 +137,7 @@ def test_names_in_use(tmp_path, split, stem, kind):
 def test_qmnist_extended_labels(tmp_path):
     write_pair(tmp_path, "qmnist-train", kind="-idx3-ubyte.gz")
     (tmp_path / "qmnist-train-labels-idx1-ubyte.gz").unlink()
-    extended = torch.tensor(
-        [[digit, 4, 900000, 1, 2, 3, 0, 0] for digit in (5, 0, 4, 1, 9, 2)], dtype=torch.int32
-    )
+    extended = torch.tensor([[digit, 4, 900000, 1, 2, 3, 0, 0] for digit in (5, 0, 4, 1, 9, 2)], dtype=torch.int32)
     write(tmp_path / "qmnist-train-labels-idx2-int.gz", idx_bytes(extended))
     dataset = IDXImages(tmp_path, num_classes=10)
     assert dataset.labels.tolist() == [5, 0, 4, 1, 9, 2]
@@ -188,9 +184,7 @@ def test_wrong_ranks(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         IDXImages(tmp_path / "absent")
-    with pytest.raises(
-        DataError, match=r"no train images such as train-images-idx3-ubyte\[.gz\]; it holds no IDX"
-    ):
+    with pytest.raises(DataError, match=r"no train images such as train-images-idx3-ubyte\[.gz\]; it holds no IDX"):
         IDXImages(tmp_path)
     write_pair(tmp_path / "raw", "train")
     with pytest.raises(DataError, match=r"but .*raw does: give that folder"):
@@ -209,9 +203,7 @@ def test_what_is_missing_is_named(tmp_path):
 def test_several_data_sets_are_listed_and_one_can_be_named(tmp_path):
     write_pair(tmp_path, "emnist-letters-train")
     digits = write_pair(tmp_path, "emnist-digits-train", images=pixels(6) // 2)
-    with pytest.raises(
-        DataError, match=r"several data sets.*emnist-digits-train-images.*emnist-letters-train-images"
-    ):
+    with pytest.raises(DataError, match=r"several data sets.*emnist-digits-train-images.*emnist-letters-train-images"):
         IDXImages(tmp_path)
     assert torch.equal(IDXImages(tmp_path, name="emnist-digits").images.squeeze(1), digits)
 

@@ -31,10 +31,7 @@ def test_grid_places_each_image(count, columns, padding):
 def test_grid_of_grey_images_clamps():
     grid = image_grid(torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0]).view(1, 1, 1, 5), padding=0)
     assert grid[0].tolist() == [[value] * 3 for value in (0, 0, 128, 255, 255)]
-    assert (
-        image_grid(torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16), padding=1, background=-1)[0, 0].tolist()
-        == [0] * 3
-    )
+    assert image_grid(torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16), padding=1, background=-1)[0, 0].tolist() == [0] * 3
 
 
 @pytest.mark.parametrize(

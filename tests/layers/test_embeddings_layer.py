@@ -41,9 +41,7 @@ def test_odd_width_ends_in_zeros() -> None:
 def test_equal_to_diffusers() -> None:
     embeddings = pytest.importorskip("diffusers.models.embeddings", reason="diffusers is the oracle here")
     for shift in (0, 1):
-        theirs = embeddings.get_timestep_embedding(
-            TIMES, 64, flip_sin_to_cos=True, downscale_freq_shift=shift
-        )
+        theirs = embeddings.get_timestep_embedding(TIMES, 64, flip_sin_to_cos=True, downscale_freq_shift=shift)
         torch.testing.assert_close(sinusoidal_embedding(TIMES, 64, shift=shift), theirs, rtol=0, atol=1e-6)
 
 

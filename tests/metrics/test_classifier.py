@@ -44,10 +44,11 @@ def test_same_seed_same_classifier(stripes, classifier):
     assert not torch.equal(classifier.output.weight, other.output.weight)
 
 
-def test_global_random_state_is_left_alone(stripes):
-    before = torch.get_rng_state()
+def test_global_state_is_left_alone(stripes):
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
     train_classifier(*stripes, 2, steps=2)
     assert torch.equal(before, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
 
 
 def test_result_is_in_eval_mode_and_measuring_keeps_the_mode(stripes, classifier):

@@ -65,9 +65,7 @@ def test_residual_blocks_start_as_the_identity() -> None:
     assert torch.equal(network.middle(h, embedding, None), h)
 
 
-SUBSETS = [
-    subset for n in range(5) for subset in itertools.combinations(("class", "clip", "text", "text_mask"), n)
-]
+SUBSETS = [subset for n in range(5) for subset in itertools.combinations(("class", "clip", "text", "text_mask"), n)]
 
 
 @pytest.mark.parametrize("given", SUBSETS, ids="+".join)
@@ -253,9 +251,7 @@ def repeated_along_last(low: ADMUNet, high: ADMUNet) -> None:
 
 @pytest.mark.parametrize("dims", [1, 2])
 @pytest.mark.parametrize("residual_resampling", [False, True])
-def test_one_dimension_more_on_data_constant_along_it_changes_nothing(
-    dims: int, residual_resampling: bool
-) -> None:
+def test_one_dimension_more_on_data_constant_along_it_changes_nothing(dims: int, residual_resampling: bool) -> None:
     options = {"residual_resampling": residual_resampling, "attention_levels": (0, 1)}
     low, high = build(**options, dims=dims).double(), build(**options, dims=dims + 1).double()
     repeated_along_last(low, high)
@@ -274,9 +270,7 @@ def test_heads_per_level() -> None:
 
     def heads(network: ADMUNet) -> tuple[list[int], ...]:
         parts = (network.encoder, network.middle, network.decoder)
-        return tuple(
-            [module.num_heads for module in part.modules() if hasattr(module, "num_heads")] for part in parts
-        )
+        return tuple([module.num_heads for module in part.modules() if hasattr(module, "num_heads")] for part in parts)
 
     assert heads(build(**options, num_heads=2)) == ([2, 2], [2], [2, 2, 2, 2])
     assert heads(build(**options, num_heads=2, num_heads_upsample=4)) == ([2, 2], [2], [4, 4, 4, 4])
@@ -435,9 +429,7 @@ def test_copies_pickles_and_state_dicts_compute_the_same() -> None:
 
 def test_names_of_the_parameters_follow_guided_diffusion() -> None:
     network = adm_unet(**(SMALL | {"channel_mult": (1, 2)}), attention_levels=(1,))
-    stems = sorted(
-        {".".join(name.split(".")[:3]) for name, _ in network.named_parameters() if "coder" in name}
-    )
+    stems = sorted({".".join(name.split(".")[:3]) for name, _ in network.named_parameters() if "coder" in name})
     # input_blocks.1.0, .2.0 (down), .3.{0,1}; output_blocks.0.{0,1}, .1.{0,1,2 (up)}, .2.0, .3.0
     assert stems == [
         "decoder.0.0",

@@ -73,9 +73,7 @@ def key_rules(num_levels: int, num_res_blocks: int) -> dict[str, str]:
     return rules
 
 
-def to_diffusers(
-    network: ADMUNet, rules: dict[str, str], order: str, head_channels: int
-) -> dict[str, Tensor]:
+def to_diffusers(network: ADMUNet, rules: dict[str, str], order: str, head_channels: int) -> dict[str, Tensor]:
     result = {}
     for name, value in network.state_dict().items():
         prefix = max((prefix for prefix in rules if name.startswith(prefix)), key=len)
@@ -103,9 +101,7 @@ def test_equal_to_diffusers(order: str, form: str) -> None:
     diffusers = pytest.importorskip("diffusers", reason="UNet2DModel of diffusers is the oracle here")
     adm = form == "adm"
     resampling = "resnet" if adm else "conv"
-    plain_down, plain_up = (
-        ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if adm else ("DownBlock2D", "UpBlock2D")
-    )
+    plain_down, plain_up = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if adm else ("DownBlock2D", "UpBlock2D")
     theirs = diffusers.UNet2DModel(
         in_channels=4,
         out_channels=4,
@@ -152,9 +148,7 @@ def test_equal_to_diffusers(order: str, form: str) -> None:
 
 def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     groups = x.reshape(x.shape[0], norm.num_groups, -1)
-    groups = (groups - groups.mean(2, keepdim=True)) / (
-        groups.var(2, correction=0, keepdim=True) + norm.eps
-    ).sqrt()
+    groups = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, correction=0, keepdim=True) + norm.eps).sqrt()
     return torch.einsum("bcp,c->bcp", groups.reshape(*x.shape[:2], -1), norm.weight).reshape(
         x.shape
     ) + norm.bias.reshape(-1, 1, 1)
@@ -177,9 +171,7 @@ def test_context_attention_is_its_formula(order: str, masked: bool) -> None:
         d = channels // heads
         pattern = (heads, parts, d) if order == "legacy" else (parts, heads, d)
         joint = joint.reshape(batch, -1, *pattern)
-        return [
-            torch.einsum("bnhd->bhnd", joint.select(3 if order == "legacy" else 2, i)) for i in range(parts)
-        ]
+        return [torch.einsum("bnhd->bhnd", joint.select(3 if order == "legacy" else 2, i)) for i in range(parts)]
 
     image = group_norm(x, block.norm).reshape(batch, channels, -1).mT
     q, k, v = heads_of(block.qkv.weight, block.qkv.bias, image, 3)
@@ -226,9 +218,7 @@ def test_res_block_is_its_formula(embedding_norm: type, change: str) -> None:
 
     linear, norm = block.norm_out.projection, block.norm_out.norm
     modulation = (silu(embedding) @ linear.weight.mT + linear.bias)[:, :, None, None]
-    h = F.conv2d(
-        resized(silu(group_norm(x, block.norm_in))), block.conv_in.weight, block.conv_in.bias, padding=1
-    )
+    h = F.conv2d(resized(silu(group_norm(x, block.norm_in))), block.conv_in.weight, block.conv_in.bias, padding=1)
     if embedding_norm is AdaptiveGroupNorm:
         h = group_norm(h, norm) * (1 + modulation[:, :6]) + modulation[:, 6:]
     else:
@@ -253,14 +243,12 @@ RELEASED = {
         541,
     ),
     "128x128_diffusion": (
-        {"model_channels": 256, "channel_mult": MULT_128, "num_heads": 4, "attention_levels": (2, 3, 4)}
-        | CLASSES,
+        {"model_channels": 256, "channel_mult": MULT_128, "num_heads": 4, "attention_levels": (2, 3, 4)} | CLASSES,
         421.53,
         493,
     ),
     "256x256_diffusion": (
-        {"model_channels": 256, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (3, 4, 5)}
-        | CLASSES,
+        {"model_channels": 256, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (3, 4, 5)} | CLASSES,
         553.84,
         567,
     ),
@@ -305,8 +293,7 @@ RELEASED = {
         None,
     ),
     "dalle2 64 to 256": (
-        {"model_channels": 320, "channel_mult": MULT_64, "num_res_blocks": 3, "middle_attention": False}
-        | UPSAMPLER,
+        {"model_channels": 320, "channel_mult": MULT_64, "num_res_blocks": 3, "middle_attention": False} | UPSAMPLER,
         729.70,
         None,
     ),

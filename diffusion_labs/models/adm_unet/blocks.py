@@ -119,9 +119,7 @@ class ResBlock(nn.Module):
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else conv(dims, in_channels, out_channels, 1)
 
-    def forward(
-        self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None
-    ) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None) -> Tensor:
         h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
         h = self.conv_out(self.dropout(F.silu(self.norm_out(h, embedding))))
         return self.skip(self.resample(x)) + h
@@ -172,9 +170,7 @@ class AttentionBlock(nn.Module):
         h = merge_heads(attention(q, k, v, mask))
         return x + self.proj_out(h.mT).view_as(x)
 
-    def add_context(
-        self, k: Tensor, v: Tensor, context: Context | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The keys, the values and the mask to attend to: here those of the image alone."""
         return k, v, None
 
@@ -207,9 +203,7 @@ class ContextAttentionBlock(AttentionBlock):
         super().__init__(channels, num_heads, split_heads=split_heads, num_groups=num_groups, eps=eps)
         self.context_kv = conv(1, context_dim, 2 * channels, 1)
 
-    def add_context(
-        self, k: Tensor, v: Tensor, context: Context | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
         assert context is not None, "the network's embedding gives a context whenever it has token conditions"
         tokens, mask = context
         context_kv = self.context_kv(tokens.mT)

@@ -30,9 +30,7 @@ class ClassCondition(nn.Module):
         if index is None:
             index = torch.full(timestep.shape, self.num_classes, device=timestep.device)
         elif index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
-            raise ValueError(
-                f"{self.name!r} has dtype {index.dtype}, but class indices must be integers; use .long()"
-            )
+            raise ValueError(f"{self.name!r} has dtype {index.dtype}, but class indices must be integers; use .long()")
         elif index.shape != timestep.shape:
             raise ValueError(
                 f"{self.name!r} has shape {list(index.shape)}, but must be {list(timestep.shape)}: one class "
@@ -158,9 +156,7 @@ class ConditionEmbedding(nn.Module):
         self.vectors = nn.ModuleDict(
             {name: VectorCondition(name, width, time.embed_dim) for name, width in vectors.items()}
         )
-        self.tokens = nn.ModuleDict(
-            {name: TokenCondition(name, width, context_dim) for name, width in tokens.items()}
-        )
+        self.tokens = nn.ModuleDict({name: TokenCondition(name, width, context_dim) for name, width in tokens.items()})
 
     def forward(self, timestep: Tensor, conditions: ConditionalInputs) -> tuple[Tensor, Context | None]:
         """Embed.
@@ -189,9 +185,7 @@ def concatenate(contexts: list[Context]) -> Context:
     if all(context.mask is None for context in contexts):
         return Context(tokens, None)
     masks = [
-        context.tokens.new_ones(context.tokens.shape[:2], dtype=torch.bool)
-        if context.mask is None
-        else context.mask
+        context.tokens.new_ones(context.tokens.shape[:2], dtype=torch.bool) if context.mask is None else context.mask
         for context in contexts
     ]
     return Context(tokens, torch.cat(masks, dim=1))

@@ -1,0 +1,136 @@
+"""Classifier-free guidance."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import diffusion_labs as dl
+
+
+class Sum(dl.ConditionalModule):
+    """Predicts x plus the sum of its conditions, and notes them; the variance tells the condition too."""
+
+    def __init__(self) -> None:
+        super().__init__(["class", "text", "tokens"])
+        self.null_conditions = {"class": 10}
+        self.calls: list[dict[str, Tensor]] = []
+
+    def forward(self, x: Tensor, timestep: Tensor, conditional_inputs: Mapping[str, Tensor] | None = None):
+        conditions = self.check_conditions(conditional_inputs, x)
+        self.calls.append(dict(conditions))
+        total = sum(value.reshape(len(x), -1).to(x).sum(1) for value in conditions.values())
+        shift = torch.as_tensor(total).reshape(-1, *[1] * (x.dim() - 1))
+        return dl.DiffusionOutput(x + shift, torch.zeros_like(x) + shift / 100)
+
+
+def call(model: nn.Module, **conditions: Tensor) -> tuple[dl.DiffusionOutput, dict[str, Tensor]]:
+    network = next(module for module in model.modules() if isinstance(module, Sum))
+    network.calls.clear()
+    batch = next((len(value) for value in conditions.values()), 2)
+    output = model(torch.zeros(batch, 1), torch.zeros(batch), conditions)
+    assert len(network.calls) == 1
+    return output, network.calls[0]
+
+
+def test_guidance_extrapolates_from_null_to_condition() -> None:
+    """u + s (c - u), with c = 3 and u = 10: the network's own null class."""
+    model = dl.CFGuidance(Sum(), {"class": 0.1}).eval()
+    for scale in (0.0, 0.5, 2.0, 7.5):
+        model.guidance_scale = scale
+        output, seen = call(model, **{"class": torch.tensor([3, 4])})
+        expected = 10 + scale * (torch.tensor([[3.0], [4.0]]) - 10)
+        torch.testing.assert_close(output.prediction, expected)
+        assert seen["class"].tolist() == [3, 4, 10, 10]
+
+
+def test_learned_variance_comes_from_the_conditional_half() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.1}, guidance_scale=5.0).eval()
+    output, _ = call(model, **{"class": torch.tensor([3, 4])})
+    torch.testing.assert_close(output.variance_value, torch.tensor([[0.03], [0.04]]))
+
+
+def test_no_guidance_is_one_pass_of_the_batch() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.1}, guidance_scale=1.0).eval()
+    output, seen = call(model, **{"class": torch.tensor([3, 4])})
+    assert seen["class"].tolist() == [3, 4]
+    torch.testing.assert_close(output.prediction, torch.tensor([[3.0], [4.0]]))
+
+
+def test_without_conditions_it_is_one_unconditional_pass() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.1}, guidance_scale=4.0).eval()
+    _, seen = call(model)
+    assert seen["class"].tolist() == [10, 10]
+
+
+def test_an_absent_condition_counts_as_null_while_another_is_guided() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.1, "text": 0.1}, null={"text": torch.ones(3)}, guidance_scale=2.0).eval()
+    _, seen = call(model, text=torch.zeros(2, 3))
+    assert seen["class"].tolist() == [10] * 4
+    assert seen["text"].tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
+
+
+def test_conditions_that_are_not_dropped_stay_in_both_halves() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.1}, guidance_scale=2.0).eval()
+    _, seen = call(model, **{"class": torch.tensor([3, 4]), "text": torch.ones(2, 3)})
+    assert torch.equal(seen["text"], torch.ones(4, 3))
+
+
+def test_each_condition_is_dropped_with_its_own_probability_and_groups_jointly() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.3, ("text", "tokens"): 0.6}).train()
+    n = 20_000
+    _, seen = call(
+        model,
+        **{"class": torch.ones(n, dtype=torch.long), "text": torch.ones(n, 2), "tokens": torch.ones(n, 4, 3)},
+    )
+    dropped = {
+        "class": seen["class"] == 10,
+        "text": (seen["text"] == 0).all(1),
+        "tokens": (seen["tokens"] == 0).all(2).all(1),
+    }
+    kept = {"class": seen["class"] == 1, "text": (seen["text"] == 1).all(1)}
+    assert all(bool((dropped[name] ^ kept[name]).all()) for name in kept)
+    assert torch.equal(dropped["text"], dropped["tokens"])
+    margin = 5 * 0.5 / n**0.5
+    assert abs(dropped["class"].double().mean() - 0.3) < margin
+    assert abs(dropped["text"].double().mean() - 0.6) < margin
+    assert abs((dropped["class"] & dropped["text"]).double().mean() - 0.18) < margin
+
+
+def test_nothing_is_dropped_in_eval_mode_or_at_probability_zero() -> None:
+    for model in (dl.CFGuidance(Sum(), {"class": 1.0}).eval(), dl.CFGuidance(Sum(), {"class": 0.0}).train()):
+        _, seen = call(model, **{"class": torch.tensor([3, 4])})
+        assert seen["class"].tolist() == [3, 4]
+
+
+def test_a_learned_null_embedding_gets_a_gradient_whatever_was_dropped() -> None:
+    null = nn.Parameter(torch.randn(3))
+    for p in (0.0, 0.5, 1.0):
+        model = dl.CFGuidance(Sum(), {"tokens": p}, null={"tokens": null}).train()
+        output, seen = call(model, tokens=torch.randn(4, 5, 3))
+        null.grad = None
+        output.prediction.sum().backward()
+        assert null.grad is not None
+        dropped = (seen["tokens"] == null).all(2).all(1).sum()
+        torch.testing.assert_close(null.grad, torch.full((3,), 5.0 * dropped))
+    assert [name for name, _ in model.named_parameters()] == ["null_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dropout": {"class": 1.5}}, "dropout of 'class' is 1.5"),
+        ({"dropout": {"clas": 0.1}}, r"dropout names \['clas'\]"),
+        ({"dropout": {"class": 0.1, ("text", "class"): 0.1}}, "twice"),
+        ({"dropout": {"class": 0.1}, "null": {"text": 0.0}}, r"null names \['text'\]"),
+    ],
+)
+def test_impossible_settings_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dl.CFGuidance(Sum(), **arguments)
+
+
+def test_integers_without_a_null_are_refused() -> None:
+    with pytest.raises(ValueError, match="give CFGuidance null="):
+        call(dl.CFGuidance(Sum(), {"text": 0.1}), text=torch.ones(2, 3, dtype=torch.long))

@@ -1,0 +1,113 @@
+"""Laws of adapters: every ordered pair stacks, every key arrives, nothing is written to."""
+
+import itertools
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import diffusion_labs as dl
+from tests import catalogue
+from tests.catalogue import ADAPTERS
+
+PAIRS = list(itertools.permutations(ADAPTERS, 2))
+
+
+class Recorder(nn.Module):
+    """A foreign network, not a ``ConditionalModule``: notes what it gets and predicts the first channels."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.calls: list[tuple[Tensor, Tensor, Mapping[str, Tensor]]] = []
+
+    def forward(self, x: Tensor, timestep: Tensor, conditional_inputs: Mapping[str, Tensor]) -> dl.DiffusionOutput:
+        self.calls.append((x, timestep, conditional_inputs))
+        return dl.DiffusionOutput(x[:, : self.out_channels], x[:, : self.out_channels].sigmoid())
+
+
+def stack(names: tuple[str, ...], make=catalogue.TinyNetwork) -> nn.Module:
+    """Adapters around a network, the first name outermost."""
+    channels, out = 1, 1
+    for name in names:
+        channels, out = ADAPTERS[name].grow(channels, out)
+    model = make(channels, out)
+    for name in reversed(names):
+        model = ADAPTERS[name].wrap(model)
+    return model
+
+
+def inputs(names: tuple[str, ...]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    x = torch.randn(4, *catalogue.SIZE)
+    conditions: dict[str, Tensor] = {"class": torch.tensor([0, 1, 2, 0])}
+    for name in names:
+        conditions |= ADAPTERS[name].inputs(x)
+    return x, torch.tensor([0, 10, 500, 999]), conditions
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+@pytest.mark.parametrize("training", [True, False])
+def test_every_ordered_pair_stacks(names: tuple[str, ...], training: bool) -> None:
+    model = stack(names, catalogue.TinyNetwork).train(training)
+    x, t, conditions = inputs(names)
+    before = dict(conditions)
+    output = model(x, t, conditions)
+    assert output.prediction.shape == x.shape
+    assert conditions.keys() == before.keys()
+    assert all(conditions[key] is before[key] for key in before)
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+def test_every_key_arrives_at_the_network_whoever_consumed_it(names: tuple[str, ...]) -> None:
+    channels, out = 1, 1
+    for name in names:
+        channels, out = ADAPTERS[name].grow(channels, out)
+    model = stack(names, lambda *_: Recorder(out)).eval()
+    for adapter in model.modules():
+        if isinstance(adapter, dl.CFGuidance):
+            adapter.guidance_scale = 1.0
+            adapter.register_buffer("null_class", torch.tensor(catalogue.NUM_CLASSES))
+    x, t, conditions = inputs(names)
+    conditions["unheard_of"] = torch.arange(4)
+    model(x, t, conditions)
+    network = next(module for module in model.modules() if isinstance(module, Recorder))
+    (call,) = network.calls
+    assert call[2].keys() == conditions.keys()
+    assert all(torch.equal(call[2][key], conditions[key]) for key in conditions)
+    assert call[0].shape[1] == channels
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+def test_the_order_of_pixel_adapters_and_guidance_does_not_matter(names: tuple[str, ...]) -> None:
+    """Guidance is linear in the predictions, so it commutes with adapters that only prepare x."""
+    if "cfguidance" not in names:
+        pytest.skip("only pairs with guidance commute: the others order the channels")
+    x, t, conditions = inputs(names)
+    left, right = stack(names).eval(), stack(names[::-1]).eval()
+    torch.testing.assert_close(left(x, t, conditions).prediction, right(x, t, conditions).prediction)
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+def test_a_misspelt_key_is_named_with_those_understood(names: tuple[str, ...]) -> None:
+    model = stack(names)
+    x, t, conditions = inputs(names)
+    with pytest.raises(ValueError, match=r"\['clas'\], which nothing in this model consumes.*'class'"):
+        model(x, t, {**conditions, "clas": conditions["class"]})
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_parameter_gets_a_gradient_with_and_without_conditions(name: str) -> None:
+    model = stack((name,)).train()
+    x, t, conditions = inputs((name,))
+    for given in (conditions, {key: value for key, value in conditions.items() if key != "class"}):
+        model.zero_grad()
+        model(x, t, given).prediction.square().mean().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_condition_of_another_batch_is_named(name: str) -> None:
+    x, t, conditions = inputs((name,))
+    with pytest.raises(ValueError, match=r"conditional_inputs\['class'\] has shape \[3\]"):
+        stack((name,))(x, t, {**conditions, "class": conditions["class"][:3]})

@@ -1,0 +1,226 @@
+"""Laws of every sampler, on every schedule, predictor and grid, against data that is known in closed form."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import diffusion_labs as dl
+from tests.catalogue import GRIDS, PREDICTORS, SAMPLERS, SCHEDULES, TinyNetwork
+from tests.contracts.test_predictors import DEFINED
+
+IMAGE = torch.linspace(-0.9, 0.9, 12).reshape(1, 3, 2, 2)
+
+
+def build(sampler: str, schedule: str, predictor: str, model=None, **options) -> dl.Sampler:
+    process = SCHEDULES[schedule]()
+    prediction = PREDICTORS[predictor](process)
+    model = dl.IdealDenoiser(prediction, IMAGE) if model is None else model(prediction)
+    return SAMPLERS[sampler](model, process, prediction, progress_bar=False, **options).eval()
+
+
+@pytest.mark.parametrize("schedule_predictor", DEFINED, ids="-".join)
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_last_step_is_clean_for_every_grid(sampler: str, grid: str, schedule_predictor: tuple[str, str]) -> None:
+    """Data that is one image, with its exact denoiser: no trace of noise is left."""
+    for steps in (1, 2, 13, 50):
+        if grid == "all_steps":
+            steps = 50 if schedule_predictor[0] == "short" else None
+        if steps is None and sampler != "ddim":
+            continue  # the thousand steps once
+        model = build(sampler, *schedule_predictor, eval_steps=steps, grid=GRIDS[grid])
+        x = model.schedule.sample_prior((2, 3, 2, 2), dtype=torch.float64)
+        torch.testing.assert_close(model(x), IMAGE.double().expand(2, -1, -1, -1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("schedule_predictor", DEFINED, ids="-".join)
+def test_gaussian_data_is_drawn_with_its_mean_and_spread(sampler: str, schedule_predictor: tuple[str, str]) -> None:
+    steps = 50 if schedule_predictor[0] == "short" else 200
+    mean, std, n = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.3, 0.8]]), 4000
+    model = build(
+        sampler,
+        *schedule_predictor,
+        lambda predictor: dl.IdealDenoiser(predictor, mean, std),
+        eval_steps=steps,
+    )
+    x = model(model.schedule.sample_prior((n, 2), dtype=torch.float64))
+    statistical = 4 * std[0] / n**0.5
+    bias = 0.05 if schedule_predictor[0] != "short" else 0.15  # first order, at this step
+    assert ((x.mean(0) - mean[0]).abs() < statistical + bias * std[0] + 0.01).all()
+    assert ((x.std(0) / std[0] - 1).abs() < 4 / (2 * n) ** 0.5 + bias).all()
+
+
+def test_ddim_converges_at_first_order_to_the_exact_flow() -> None:
+    """Gaussian data: the probability flow is x_s = m_s + (x_t - m_t) sqrt(v_s / v_t), in closed form."""
+    mean, std = 0.5, 0.3
+    errors = []
+    for steps in (40, 80, 160):
+        model = build(
+            "ddim",
+            "cosine",
+            "v",
+            lambda p: dl.IdealDenoiser(p, torch.tensor([[mean]]), std),
+            eval_steps=steps,
+        )
+        start = model.times()[0]
+        x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+        alpha, sigma = model.schedule.alpha(start), model.schedule.sigma(start)
+        exact = mean + std * (x - alpha * mean) / ((alpha * std) ** 2 + sigma**2).sqrt()
+        errors.append((model(x) - exact).abs().max().item())
+    order = torch.tensor(errors).log2().diff().neg()
+    assert (order > 0.85).all(), errors
+    assert (order < 1.3).all(), errors
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_train_mode_is_the_model_and_eval_mode_the_last_of_generator(sampler: str) -> None:
+    model = build(sampler, "cosine", "v", lambda _: TinyNetwork(), eval_steps=5)
+    x, t, condition = torch.randn(3, 1, 8, 8), torch.tensor([1, 500, 999]), {"class": torch.tensor([0, 1, 2])}
+
+    model.train()
+    assert torch.equal(model(x, t, condition).prediction, model.model(x, t, condition).prediction)
+
+    model.eval()
+    path = list(model.generator(x, None, condition, generator=dl.seeded([1, 2, 3])))
+    assert len(path) == 5
+    assert torch.equal(model(x, t, condition, generator=dl.seeded([1, 2, 3])), path[-1])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_image_of_a_seed_does_not_depend_on_its_batch(sampler: str) -> None:
+    model = build(sampler, "cosine", "v", lambda p: dl.IdealDenoiser(p, torch.randn(5, 3, 2, 2), 0.1), eval_steps=10)
+
+    def images(seeds: list[int]) -> torch.Tensor:
+        generators = dl.seeded(seeds)
+        noise = model.schedule.sample_prior((len(seeds), 3, 2, 2), generators, dtype=torch.float64)
+        return model(noise, generator=generators)
+
+    batch = images([5, 6, 7])
+    torch.testing.assert_close(images([6])[0], batch[1])
+    torch.testing.assert_close(images([9, 6])[1], batch[1])
+    assert (batch[0] - batch[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_caller_s_noise_is_left_alone(sampler: str) -> None:
+    model = build(sampler, "cosine", "v", eval_steps=4)
+    noise = torch.randn(2, 3, 2, 2)
+    before = noise.clone()
+    model(noise)
+    assert torch.equal(noise, before)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_sampler_serves_several_threads(sampler: str) -> None:
+    model = build(sampler, "cosine", "v", lambda p: dl.IdealDenoiser(p, torch.randn(5, 3, 2, 2), 0.1), eval_steps=10)
+    noise = torch.randn(8, 1, 3, 2, 2)
+
+    def draw(i: int) -> torch.Tensor:
+        return model(noise[i], generator=dl.seeded([i]))
+
+    alone = [draw(i) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(draw, range(8)))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_start_in_the_middle_goes_on_from_there(sampler: str) -> None:
+    """The second half of a deterministic path, and clean data from any start."""
+    model = build(sampler, "cosine", "v", eval_steps=10)
+    assert model.times(start=500).tolist() == [500, 499, 399, 299, 199, 99]
+    x = model.schedule.q_sample(IMAGE.double(), torch.randn_like(IMAGE.double()), torch.tensor(500))
+    torch.testing.assert_close(model(x, start=500), IMAGE.double(), rtol=0, atol=1e-5)
+
+
+def test_ddpm_is_ddim_with_eta_one() -> None:
+    ddpm = build("ddpm", "linear", "noise", lambda p: dl.IdealDenoiser(p, torch.randn(4, 3, 2, 2), 0.2), eval_steps=20)
+    ddim = dl.DDIMSampler(ddpm.model, ddpm.schedule, ddpm.predictor, eta=1.0, eval_steps=20, progress_bar=False).eval()
+    x = torch.randn(3, 3, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(ddpm(x, generator=dl.seeded([1, 2, 3])), ddim(x, generator=dl.seeded([1, 2, 3])))
+
+
+def test_predictors_agree_step_by_step_in_float32() -> None:
+    """The same exact denoiser in any parameterisation gives the same trajectory.
+
+    On a schedule with some signal left at the end: 1 / alpha is what noise prediction multiplies the last
+    bit of float32 by.
+    """
+    data = torch.randn(4, 3, 2, 2)
+    paths = []
+    for predictor in PREDICTORS:
+        model = build("ddim", "scaled_linear", predictor, lambda p: dl.IdealDenoiser(p, data, 0.3), eval_steps=20)
+        noise = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(3))
+        paths.append(torch.stack(list(model.generator(noise))))
+    for path in paths[1:]:
+        torch.testing.assert_close(path, paths[0], rtol=0, atol=2e-5)
+
+
+def test_a_learned_variance_sets_the_noise_of_ddpm() -> None:
+    """v = 0 and v = 1 are the fixed-small and fixed-large variances."""
+    for v in (0.0, 1.0):
+        fixed = dl.DDPMSampler(TinyNetwork(), *parts(), variance_value=v, eval_steps=6, progress_bar=False).eval()
+        learned = copy.deepcopy(fixed)
+        learned.variance_value = 0.3
+        learned.model = WithVariance(fixed.model, v)
+        x = torch.randn(3, 1, 8, 8)
+        a, b = (model(x, generator=dl.seeded([1, 2, 3])) for model in (fixed, learned))
+        torch.testing.assert_close(a, b)
+
+
+def parts() -> tuple[dl.Schedule, dl.Predictor]:
+    schedule = SCHEDULES["cosine"]()
+    return schedule, dl.VPredictor(schedule, clamp=dl.StaticClamp())
+
+
+class WithVariance(torch.nn.Module):
+    """A model whose learned variance value is a constant."""
+
+    def __init__(self, model: torch.nn.Module, value: float) -> None:
+        super().__init__()
+        self.model = model
+        self.value = value
+
+    def forward(self, x, timestep, conditional_inputs=None):
+        output = self.model(x, timestep, conditional_inputs)
+        return output._replace(variance_value=torch.full_like(x, self.value))
+
+
+def test_ddpm_fills_the_moments_of_a_network_that_learns_the_variance() -> None:
+    schedule, predictor = parts()
+    model = dl.DDPMSampler(TinyNetwork(learned_variance=True), schedule, predictor).train()
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
+    output = model(x, t)
+    x0 = predictor.predict_x0(output.prediction, x, t)
+    mean, log_variance = schedule.q_posterior(x0, x, t, output.variance_value)
+    torch.testing.assert_close(output.mean, mean)
+    torch.testing.assert_close(output.log_variance, log_variance)
+    assert dl.DDPMSampler(TinyNetwork(), schedule, predictor).train()(x, t).mean is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda s, p: dl.DDIMSampler(TinyNetwork(), s, p, eval_steps=0), r"eval_steps \(0\)"),
+        (lambda s, p: dl.DDIMSampler(TinyNetwork(), s, p, eval_steps=1001), "strictly decreasing"),
+        (lambda s, p: dl.DDIMSampler(TinyNetwork(), s, p, eta=1.5), r"eta \(1.5\)"),
+        (lambda s, p: dl.DDPMSampler(TinyNetwork(), s, p, variance_value=-0.1), "variance_value"),
+        (lambda s, p: dl.DDIMSampler(TinyNetwork(), SCHEDULES["linear"](), p), "another schedule"),
+        (
+            lambda s, p: dl.DDIMSampler(TinyNetwork(), s, p).train()(torch.zeros(1, 1, 8, 8)),
+            "timestep is needed",
+        ),
+        (
+            lambda s, p: dl.DDIMSampler(TinyNetwork(), s, p).eval()(torch.zeros(1, 1, 8, 8), start=1000),
+            "start",
+        ),
+        (lambda s, p: dl.randn((2, 3), dl.seeded([1])), "1 generators for a batch of 2"),
+    ],
+)
+def test_impossible_requests_are_named(make, message: str) -> None:
+    schedule, predictor = parts()
+    with pytest.raises(ValueError, match=message):
+        make(schedule, predictor)

@@ -1,0 +1,45 @@
+"""Grids of times, against the values that the field uses."""
+
+import pytest
+import torch
+
+import diffusion_labs as dl
+
+SCHEDULE = dl.DiscreteGaussianSchedule(dl.linear_beta_schedule(1000))
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        (dl.trailing, [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]),
+        (dl.leading, [900, 800, 700, 600, 500, 400, 300, 200, 100, 0]),
+        (dl.linspace, [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]),
+    ],
+)
+def test_ten_of_a_thousand(grid, expected: list[int]) -> None:
+    times = grid(SCHEDULE, 10)
+    assert times.tolist() == expected
+    assert times.dtype == torch.int64
+
+
+def test_leading_with_the_offset_of_stable_diffusion() -> None:
+    assert dl.leading(SCHEDULE, 4, offset=1).tolist() == [751, 501, 251, 1]
+
+
+@pytest.mark.parametrize("grid", [dl.trailing, dl.leading, dl.linspace])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 13, 27, 64, 300, 999, 1000])
+def test_any_number_of_steps_gives_that_many_decreasing_times(grid, steps: int) -> None:
+    times = grid(SCHEDULE, steps)
+    assert len(times) == steps
+    assert (times.diff() < 0).all()
+    assert times.min() >= 0
+    assert times.max() <= 999
+
+
+def test_all_steps_is_every_step() -> None:
+    assert dl.all_steps(SCHEDULE).tolist() == list(range(999, -1, -1))
+
+
+def test_all_steps_refuses_another_number() -> None:
+    with pytest.raises(ValueError, match="1000 calls, not eval_steps=10"):
+        dl.all_steps(SCHEDULE, 10)

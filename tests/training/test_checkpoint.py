@@ -1,0 +1,128 @@
+"""Checkpoints: whole or not at all, verified, and free of code."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_labs.training import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+
+STATE = {
+    "model": {
+        "a.weight": torch.arange(6.0).reshape(2, 3),
+        "empty": torch.zeros(0),
+        "half": torch.ones(2).bfloat16(),
+    },
+    "optimizer": {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.randn(4)}},
+        "groups": [{"lr": 1e-3, "betas": (0.9, 0.99), "params": [0], "fused": None, "amsgrad": False}],
+    },
+    "random": {"cpu": torch.get_rng_state(), "cuda": []},
+    "step": 5,
+}
+
+
+def assert_same(left: object, right: object) -> None:
+    left, right = torch.utils._pytree.tree_flatten(left), torch.utils._pytree.tree_flatten(right)
+    assert left[1] == right[1]
+    for a, b in zip(left[0], right[0], strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 5, STATE)
+    assert path == latest_checkpoint(tmp_path)
+    assert_same(load_checkpoint(path), STATE)
+    assert_same(load_checkpoint(path, ("model",)), {"model": STATE["model"]})
+
+
+def test_shared_and_strided_tensors_are_saved(tmp_path: Path) -> None:
+    x = torch.randn(4, 4)
+    state = {"model": {"a": x, "b": x, "c": x.mT, "d": x[::2]}}
+    assert_same(load_checkpoint(save_checkpoint(tmp_path, 1, state)), state)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 100):
+        save_checkpoint(tmp_path, step, {"step": step}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
+
+
+def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "good", 5, STATE)
+    for file in sorted(path.iterdir()):
+        content = file.read_bytes()
+        damaged_contents = [content[: len(content) // 2], b""]
+        for offset in range(0, len(content), max(1, len(content) // 9)):
+            damaged_contents.append(content[:offset] + bytes([content[offset] ^ 4]) + content[offset + 1 :])
+        for damaged in damaged_contents:
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=str(path)):
+                load_checkpoint(path)
+        file.unlink()
+        with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+            load_checkpoint(path)
+        file.write_bytes(content)
+    assert_same(load_checkpoint(path), STATE)
+
+
+@pytest.mark.parametrize("target", ["structure.json", "model.safetensors", "manifest.json"])
+def test_a_pickle_in_place_of_a_file_does_not_run(tmp_path: Path, target: str) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    path = save_checkpoint(tmp_path / "c", 5, STATE)
+    (path / target).write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
+    """A limit on the size of files fails as a full disk does, also for root."""
+    code = """
+import resource, signal, sys, torch
+from pathlib import Path
+from diffusion_labs.training import CheckpointError, load_checkpoint, save_checkpoint
+folder = Path(sys.argv[1])
+good = save_checkpoint(folder, 1, {"model": {"a": torch.ones(10)}})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_checkpoint(folder, 2, {"model": {"a": torch.ones(100_000)}})
+except CheckpointError as error:
+    print("refused:", error)
+assert load_checkpoint(good)["model"]["a"].sum() == 10
+print(sorted(path.name for path in folder.iterdir()))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert "refused: the checkpoint of step 2 could not be written" in done.stdout, done.stderr
+    assert "['step-00000001']" in done.stdout
+
+
+def test_leftovers_of_a_killed_save_are_no_checkpoint(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 5, STATE)
+    shutil.copytree(path, tmp_path / ".tmp-0123")
+    (tmp_path / ".tmp-0123" / "structure.json").unlink()
+    assert latest_checkpoint(tmp_path) == path
+
+
+def test_other_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep"):
+        save_checkpoint(tmp_path, 1, {}, keep=0)
+    with pytest.raises(TypeError, match=r"state\['a.b'\] is a set"):
+        save_checkpoint(tmp_path, 1, {"a": {"b": {1}}})
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load_checkpoint(tmp_path / "nothing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="could not be written"):
+        save_checkpoint(tmp_path / "file", 1, {"step": 1})
+    assert latest_checkpoint(tmp_path / "nothing") is None
