@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -33,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         listing = "\n".join(f"  {name:8} {text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=listing), end="")
         return
-    # Before torch is imported: threads that spin while they wait stop each other on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         command = choose("command", words[0], COMMANDS)
         importlib.import_module(f"diffusion_labs.cli.{command}").run(words[1:])

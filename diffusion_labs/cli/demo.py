@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import tyro
 
 from diffusion_labs.cli import UserError
@@ -22,6 +23,7 @@ def carry_out(run_dir: Path = Path("runs/demo")) -> None:
     Args:
         run_dir: folder for the pictures, the report, the log and the checkpoints.
     """
+    torch.set_num_threads(1)  # for tensors this small a second thread gains little, and on a busy machine it costs
     try:
         demo(run_dir)
     except Stopped as stop:

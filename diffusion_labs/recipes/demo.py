@@ -19,10 +19,10 @@ from diffusion_labs.training import TrainOptions, latest_checkpoint, train
 from diffusion_labs.training.log import read_metrics
 
 STEPS = 500
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 MODEL_CHANNELS = 32
 GUIDANCE_SCALE = 2.0
-SAMPLES_PER_CLASS = 50
+SAMPLES_PER_CLASS = 40
 SAMPLING_STEPS = 20
 
 

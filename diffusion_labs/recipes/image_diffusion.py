@@ -108,7 +108,7 @@ def image_experiment(
         objective=objective,
         model=sampler,
         batches=Batches(dataset, batch_size, seed),
-        optimizer=torch.optim.AdamW(objective.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01),
+        optimizer=torch.optim.AdamW(objective.parameters(), learning_rate, betas=(0.9, 0.99), fused=True),
         steps=steps,
         learning_rate=WarmupCosine(steps, warmup=steps // 50),
         ema_decay=ema_decay,

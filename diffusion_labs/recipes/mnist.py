@@ -9,8 +9,8 @@ from diffusion_labs.training import Experiment
 
 def mnist(
     data_dir: Path | None = None,
-    steps: int = 3000,
-    batch_size: int = 128,
+    steps: int = 2000,
+    batch_size: int = 64,
     learning_rate: float = 1e-3,
     model_channels: int = 32,
     size: int = 32,
