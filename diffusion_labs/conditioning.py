@@ -21,7 +21,8 @@ class ConditionalModule(nn.Module):
         condition_names: the keys that this module or a module inside it consumes. ``None`` if that
             cannot be known, because the innermost network is not a ``ConditionalModule``; then
             every key is accepted.
-        outer_names: the keys that the adapters around this module consume.
+        outer_names: the keys that the adapters around this module consume. An adapter adds its own to the
+            modules inside it when it is made; they are accepted here, and not used.
     """
 
     condition_names: frozenset[str] | None
@@ -47,10 +48,6 @@ class ConditionalModule(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-    def accept_outer(self, names: Iterable[str]) -> None:
-        """Let keys that an adapter around this module consumes pass through it."""
-        self.outer_names = self.outer_names | frozenset(names)
-
     def check_conditions(self, conditional_inputs: ConditionalInputs | None, x: Tensor) -> ConditionalInputs:
         """Return the conditional inputs, empty for ``None``.
 
@@ -69,6 +66,8 @@ class ConditionalModule(nn.Module):
                     f"it understands {sorted(understood)}. Rename or drop the others"
                 )
         for name, value in conditional_inputs.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"conditional_inputs['{name}'] is a {type(value).__name__}; give a tensor")
             if value.ndim == 0 or value.shape[0] != x.shape[0]:
                 raise ValueError(
                     f"conditional_inputs['{name}'] has shape {list(value.shape)}, but x has a batch of "

@@ -48,6 +48,8 @@ def randn(
         return torch.randn(shape, dtype=dtype, device=device)
     if isinstance(generator, torch.Generator):
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
+    if not all(isinstance(one, torch.Generator) for one in generator):
+        raise TypeError("generator must be a torch.Generator or a list of them; seeded([5, 6]) makes them from seeds")
     if len(generator) != shape[0]:
         raise ValueError(
             f"got {len(generator)} generators for a batch of {shape[0]}; give one torch.Generator, or one per sample"

@@ -22,6 +22,14 @@ SCHEDULES: dict[str, Callable[[], dl.Schedule]] = {
     "zero_terminal_snr": lambda: dl.DiscreteGaussianSchedule(
         dl.rescale_zero_terminal_snr(dl.scaled_linear_beta_schedule(1000))
     ),
+    "continuous_vp": dl.VariancePreservingSchedule,
+    "continuous_cosine": dl.CosineSchedule,
+    "shifted_cosine": lambda: dl.CosineSchedule(shift=0.25, log_snr_min=-float("inf")),
+    "laplace": dl.LaplaceSchedule,
+    "variance_exploding": dl.VarianceExplodingSchedule,
+    "edm": dl.EDMSchedule,
+    "rectified_flow": dl.RectifiedFlowSchedule,
+    "shifted_flow": lambda: dl.RectifiedFlowSchedule(shift=3.0),
     "short": lambda: dl.DiscreteGaussianSchedule(dl.linear_beta_schedule(50)),
 }
 
@@ -29,6 +37,9 @@ PREDICTORS: dict[str, Callable[..., dl.Predictor]] = {
     "noise": dl.NoisePredictor,
     "target": dl.TargetPredictor,
     "v": dl.VPredictor,
+    "flow": dl.FlowPredictor,
+    "score": dl.ScorePredictor,
+    "edm": dl.EDMPredictor,
 }
 
 CLAMPS = {"static": dl.StaticClamp, "dynamic": lambda: dl.DynamicThreshold(0.9)}
@@ -38,9 +49,33 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "ddpm_large": lambda *args, **options: dl.DDPMSampler(*args, variance_value=1.0, **options),
     "ddim": dl.DDIMSampler,
     "ddim_stochastic": lambda *args, **options: dl.DDIMSampler(*args, eta=0.7, **options),
+    "euler": dl.EulerSampler,
+    "heun": dl.HeunSampler,
+    "dpmpp_2m": dl.DPMSolverPP2MSampler,
+    "dpmpp_2s": dl.DPMSolverPP2SSampler,
+    "dpmpp_3m": dl.DPMSolverPP3MSampler,
+    "edm_stochastic": dl.EDMStochasticSampler,
+    "dpm2_ancestral": dl.DPM2AncestralSampler,
+    "lms_2": lambda *args, **options: dl.LMSSampler(*args, order=2, **options),
+    "lms_3": lambda *args, **options: dl.LMSSampler(*args, order=3, **options),
+    "euler_ancestral": dl.EulerAncestralSampler,
+    "dpmpp_sde_2m": dl.DPMSolverPPSDE2MSampler,
+    "unipc_1": lambda *args, **options: dl.UniPCSampler(*args, order=1, **options),
+    "unipc_2": lambda *args, **options: dl.UniPCSampler(*args, order=2, **options),
+    "unipc_3": lambda *args, **options: dl.UniPCSampler(*args, order=3, **options),
+    "deis_2": lambda *args, **options: dl.DEISSampler(*args, order=2, **options),
+    "deis_3": lambda *args, **options: dl.DEISSampler(*args, order=3, **options),
+    "dpm2": dl.DPM2Sampler,
 }
 
-GRIDS = {"trailing": dl.trailing, "leading": dl.leading, "linspace": dl.linspace, "all_steps": dl.all_steps}
+GRIDS = {
+    "trailing": dl.trailing,
+    "leading": dl.leading,
+    "linspace": dl.linspace,
+    "karras": dl.karras,
+    "uniform_log_snr": dl.uniform_log_snr,
+    "all_steps": dl.all_steps,
+}
 
 
 def network(in_channels: int = 1, **options: object) -> nn.Module:

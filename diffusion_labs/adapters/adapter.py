@@ -1,6 +1,6 @@
 """Wrappers around a network that keep its call signature, so that they stack."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -24,19 +24,16 @@ class Adapter(ConditionalModule):
         inner: frozenset[str] | None = getattr(model, "condition_names", None)
         super().__init__(None if inner is None else inner | names)
         self.model = model
-        self._accept_inside(names)
+        for module in model.modules():  # also below a wrapper that is not ours, such as DDP
+            if isinstance(module, ConditionalModule):
+                module.outer_names = module.outer_names | names
 
     @property
     def null_conditions(self) -> Mapping[str, int]:
         """The class indices that stand for "no class", by name of the condition, as the network has them."""
         return getattr(self.model, "null_conditions", {})
 
-    def accept_outer(self, names: Iterable[str]) -> None:
-        """Let keys that an adapter around this one consumes pass through the whole stack."""
-        super().accept_outer(names)
-        self._accept_inside(names)
-
-    def _accept_inside(self, names: Iterable[str]) -> None:
-        accept: Callable[[Iterable[str]], None] | None = getattr(self.model, "accept_outer", None)
-        if accept is not None:
-            accept(names)
+    @property
+    def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shape of one sample's condition, by name, as far as the network says: ``None`` is any number of tokens."""
+        return getattr(self.model, "condition_shapes", {})

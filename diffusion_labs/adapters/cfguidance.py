@@ -20,7 +20,8 @@ class CFGuidance(Adapter):
     conditional half. (Ho and Salimans' w is ``guidance_scale - 1``.)
 
     The null value of a condition is the one given here, or the network's null class, or zeros. A
-    condition that is absent from a call counts as null.
+    condition that is absent from a call counts as null. Null tokens are one token, by ``<name>_mask``, where
+    the network takes one.
 
     Args:
         model: network or adapter that takes the conditions.
@@ -65,11 +66,12 @@ class CFGuidance(Adapter):
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
-        conditions = self.check_conditions(conditional_inputs, x)
-        maybe = {name: self._null(name, conditions.get(name), x) for name in self.guided}
-        nulls = {name: value for name, value in maybe.items() if value is not None}
-        given = [name for name in self.guided if name in conditions]
-        conditions = {**nulls, **conditions}
+        conditions = dict(self.check_conditions(conditional_inputs, x))
+        given = any(name in conditions for name in self.guided)
+        nulls = self._nulls(conditions, x)
+        for name, null in nulls.items():
+            everything = torch.ones_like(null) if null.dtype == torch.bool else null  # a mask, or an absent condition
+            conditions.setdefault(name, everything)
 
         if self.training:
             return self.model(x, timestep, self._drop(conditions, nulls, x))
@@ -87,19 +89,43 @@ class CFGuidance(Adapter):
         dropped = dict(conditions)
         for names, p in self.groups:
             drop = torch.rand(x.shape[0], device=x.device) < p
-            for name in names:
-                if name in conditions:
-                    mask = drop.reshape(-1, *[1] * (conditions[name].ndim - 1))
-                    dropped[name] = torch.where(mask, nulls[name], conditions[name])
+            for name in (*names, *map(mask_of, names)):
+                if name in nulls:
+                    chosen = drop.reshape(-1, *[1] * (conditions[name].ndim - 1))
+                    dropped[name] = torch.where(chosen, nulls[name], conditions[name])
         return dropped
 
+    def _nulls(self, conditions: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """The null values of the guided conditions for the batch, and the masks of null tokens.
+
+        One null token is one token, however long the sequence that it takes the place of.
+        """
+        nulls = {}
+        for name in self.guided:
+            null = self._null(name, conditions.get(name), x)
+            if null is None:
+                continue
+            nulls[name] = null
+            own: Tensor | None = getattr(self, f"null_{name}", None)
+            has_mask = mask_of(name) in (self.condition_names or ()) and None in self.condition_shapes.get(name, ())
+            if has_mask and (own is None or own.ndim < 2):
+                first = torch.arange(null.shape[1], device=x.device) == 0
+                nulls[mask_of(name)] = first.expand(x.shape[0], -1)
+        return nulls
+
     def _null(self, name: str, condition: Tensor | None, x: Tensor) -> Tensor | None:
-        """The null value of a condition for the batch, or ``None`` if it is neither known nor needed."""
+        """The null value of a condition for the batch; ``None`` if it is absent, and null to the network so."""
         null: Tensor | None = getattr(self, f"null_{name}", None)
-        if condition is None:
-            return None if null is None else null.expand(x.shape[0], *null.shape)
+        if condition is not None:
+            shape = condition.shape
+        elif null is None:
+            return None
+        else:
+            sides = self.condition_shapes.get(name, tuple(null.shape))
+            shape = torch.Size([x.shape[0], *(1 if side is None else side for side in sides)])
         if null is not None:
-            return null.to(condition.dtype).expand(condition.shape)
+            return (null if condition is None else null.to(condition.dtype)).expand(shape)
+        assert condition is not None
         if not condition.is_floating_point():
             raise ValueError(
                 f"conditional_inputs['{name}'] has integers, which have no zero embedding; "
@@ -118,3 +144,8 @@ class CFGuidance(Adapter):
             unknown = set() if known is None else set(names) - set(known)
             if unknown:
                 raise ValueError(f"{place} names {sorted(unknown)}, but only {sorted(known or ())} can be guided")
+
+
+def mask_of(name: str) -> str:
+    """The key of the mask of a condition's tokens."""
+    return f"{name}_mask"

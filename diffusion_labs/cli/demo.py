@@ -29,5 +29,5 @@ def carry_out(run_dir: Path = Path("runs/demo")) -> None:
     except Stopped as stop:
         print(f"\n{stop}: run the same command again", file=sys.stderr)
         sys.exit(128 + stop.signal)
-    except CheckpointError as error:
+    except (CheckpointError, OSError, FloatingPointError) as error:
         raise UserError(str(error)) from error

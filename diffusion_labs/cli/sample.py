@@ -1,5 +1,6 @@
 """``diffusion-labs sample RUN``: pictures from a trained model."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,11 @@ def sample(
     for name, value in (("count", count), ("steps", steps)):
         if value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
+    path = out or run_dir / "samples" / f"{class_name or 'all'}-seed-{seed}.png"
+    if path.suffix.lower() not in (".png", ".jpg", ".webp"):
+        raise UserError(f"--out is {path}; its name must end in .png, .jpg or .webp")
+    if not math.isfinite(guidance_scale):
+        raise UserError(f"--guidance-scale is {guidance_scale}; it must be a number")
     try:
         sampler, sizes = load_run(run_dir, device)
         labels = choose_labels(sizes, class_name, count)
@@ -56,11 +62,10 @@ def sample(
             steps=steps,
             progress_bar=True,
         )
-    except (CheckpointError, ValueError) as error:
+        columns = min(count, len(sizes.class_names) if class_name is None and sizes.class_names else 8)
+        save_image(path, image_grid(images, columns=columns), scale=max(1, 64 // sizes.image_shape[1]))
+    except (CheckpointError, ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    columns = min(count, len(sizes.class_names) if class_name is None and sizes.class_names else 8)
-    path = out or run_dir / "samples" / f"{class_name or 'all'}-seed-{seed}.png"
-    save_image(path, image_grid(images, columns=columns), scale=max(1, 64 // sizes.image_shape[1]))
     print(path)
 
 

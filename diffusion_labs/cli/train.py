@@ -14,7 +14,7 @@ from diffusion_labs.cli import UserError, choose
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
 from diffusion_labs.recipes.run import prepare_run
-from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device, train
+from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device, latest_checkpoint, train
 
 HELP = """usage: diffusion-labs train RECIPE [OPTIONS]
 
@@ -44,11 +44,13 @@ def carry_out(name: str, chosen: dict[str, Any]) -> None:
         options = TrainOptions(**{option.name: chosen.pop(option.name) for option in fields(TrainOptions)})
         find_device(options.device)
         experiment = prepare_run(name, chosen, run_dir, resume=options.resume)
+        if options.resume and latest_checkpoint(run_dir / "checkpoints") is None:
+            print(f"There is no checkpoint in {run_dir} yet: starting anew", file=sys.stderr)
     except (ValueError, OSError, CheckpointError) as error:
         raise UserError(str(error)) from error
     try:
         train(experiment, run_dir, options)
-    except (DataError, CheckpointError) as error:
+    except (DataError, CheckpointError, OSError) as error:
         raise UserError(str(error)) from error
     except Stopped as stop:
         print(f"\n{stop}", file=sys.stderr)

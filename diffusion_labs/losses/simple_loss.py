@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from diffusion_labs.losses.weighting import Weighting
 from diffusion_labs.output import DiffusionOutput
-from diffusion_labs.predictors.predictor import Predictor
+from diffusion_labs.predictors.predictor import Predictor, at_least_float32
 
 
 class SimpleLoss(nn.Module):
@@ -78,8 +77,3 @@ def field(loss: nn.Module, batch: Mapping[str, Tensor], name: str) -> Tensor:
 def mean_flat(x: Tensor) -> Tensor:
     """Mean over all dimensions but the batch, ``[b]``."""
     return x.flatten(1).mean(1)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32, or in float64 if it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

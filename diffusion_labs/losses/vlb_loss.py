@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.losses.simple_loss import at_least_float32, field, mean_flat
+from diffusion_labs.losses.simple_loss import field, mean_flat
 from diffusion_labs.output import DiffusionOutput
+from diffusion_labs.predictors.predictor import at_least_float32
 from diffusion_labs.schedules.schedule import Schedule
 
 Likelihood = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -32,7 +32,7 @@ class Predictor(nn.Module):
             again from the clamped x0, so that the pair still satisfies the process.
 
     Raises:
-        ValueError: if ``det`` is 0 somewhere on the schedule: there, x0 cannot be told from y.
+        ValueError: if ``det`` is 0 at the schedule's last time: there, x0 cannot be told from y.
     """
 
     def __init__(self, schedule: Schedule, clamp: Clamp | None = None) -> None:
@@ -94,15 +94,22 @@ class Predictor(nn.Module):
         a, b = self.coefficients(alpha, sigma)
         det = self.det(level)
 
+        # Half precision cannot hold 1 / alpha near pure noise
+        dtype, xt, prediction = xt.dtype, at_least_float32(xt), at_least_float32(prediction)
         x0 = (b / det) * xt - (sigma / det) * prediction
         if self.clamp is None:
             eps = (alpha / det) * prediction - (a / det) * xt
         else:
             x0 = self.clamp(x0)
             eps = (xt - alpha * x0) / sigma
-        return Denoised(x0.to(xt.dtype), eps.to(xt.dtype))
+        return Denoised(x0.to(dtype), eps.to(dtype))
 
     def x0_error_scale(self, t: Tensor, like: Tensor) -> Tensor:
         """``(sigma / det)^2``: turns a squared error of y into one of x0, shaped like ``at``'s levels."""
         level = self.schedule.at(t, like)
         return torch.as_tensor((level.sigma / self.det(level)) ** 2)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 if it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

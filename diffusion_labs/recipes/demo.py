@@ -44,7 +44,7 @@ def demo(run_dir: Path, say: Callable[[str], None] = print, *, steps: int = STEP
     """
     report = run_dir / "report.json"
     if report.exists() and latest_checkpoint(run_dir / "checkpoints") is not None:
-        shutil.rmtree(run_dir)
+        _remove_outputs(run_dir)
     train_images, test_images = Digits("train"), Digits("test")
     say(f"Digits: {len(train_images):,} real images of 8x8 pixels to train on, {len(test_images)} held out")
 
@@ -81,6 +81,14 @@ def demo(run_dir: Path, say: Callable[[str], None] = print, *, steps: int = STEP
         "  diffusion-labs train mnist"
     )
     return figures
+
+
+def _remove_outputs(run_dir: Path) -> None:
+    """Remove what an earlier demonstration wrote, and nothing else."""
+    for name in ("checkpoints", "samples", "tensorboard"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    for name in ("report.json", "run.json", "metrics.jsonl", "samples.png", "loss.png"):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def class_accuracy(sampler: DDIMSampler, sizes: ImageModel, classifier: ImageClassifier) -> float:

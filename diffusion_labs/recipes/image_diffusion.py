@@ -61,6 +61,14 @@ class ImageModel:
     dropout: float = 0.0
     class_dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        multiple = self.patch_size * 2 ** (len(self.channel_mult) - 1)
+        if any(side % multiple for side in self.image_shape[1:]):
+            raise ValueError(
+                f"images of {self.image_shape[1]} x {self.image_shape[2]} pixels do not fit this network: size must "
+                f"be a multiple of {multiple}"
+            )
+
     @property
     def conditions(self) -> list[str]:
         """The conditional inputs: the class, or none if the images have no classes."""

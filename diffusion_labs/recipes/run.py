@@ -35,7 +35,7 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
             other arguments.
         ValueError: for arguments that the recipe cannot use.
     """
-    told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=str))}
+    told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=_plain))}
     if latest_checkpoint(run_dir / "checkpoints") is not None:
         if not resume:
             raise CheckpointError(f"{run_dir} already holds a run; add --resume to go on, or choose another --run-dir")
@@ -57,7 +57,10 @@ def load_run(run_dir: Path, device: str = "cpu") -> tuple[DDIMSampler, ImageMode
     described = read_run(run_dir)
     if newest is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet")
-    sizes = ImageModel(**described["model"])
+    try:
+        sizes = ImageModel(**described["model"])
+    except TypeError as error:
+        raise CheckpointError(f"{run_dir / RUN_FILE} does not describe a model: {error}") from error
     sampler = sizes.build()
     sampler.load_state_dict(load_checkpoint(newest, ("ema",))["ema"]["model"])
     return sampler.eval().to(find_device(device)), sizes
@@ -76,7 +79,15 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         raise CheckpointError(f"{run_dir} is not the folder of a run: it has no {RUN_FILE}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    missing = [key for key in ("recipe", "arguments", "model") if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise CheckpointError(f"{path} is damaged: it lacks {missing}")
     return content
+
+
+def _plain(value: Any) -> str:
+    """A path as JSON: the same folder is the same text."""
+    return str(Path(value).resolve())
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:

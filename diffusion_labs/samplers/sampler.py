@@ -47,7 +47,7 @@ class Sampler(nn.Module):
         schedule: the process.
         predictor: what the model predicts, for the same schedule.
         eval_steps: calls of the model in eval mode (samplers may make several a step); every step of
-            a discrete schedule if ``None``.
+            a discrete schedule if ``None``; ``grid`` is then not used.
         grid: places the calls: ``trailing``, ``leading``, ``linspace`` or a function like them.
         progress_bar: show the progress of eval mode.
 
@@ -123,6 +123,10 @@ class Sampler(nn.Module):
         Returns:
             A ``DiffusionOutput`` in train mode; the sample, ``[b, c, ...]``, in eval mode.
         """
+        if timestep is not None and not isinstance(timestep, Tensor):
+            raise TypeError(
+                f"timestep is a {type(timestep).__name__}, not a tensor; give conditional_inputs by name or third"
+            )
         if self.training:
             if timestep is None:
                 raise ValueError("timestep is needed in train mode; call .eval() to sample")

@@ -9,10 +9,22 @@ from diffusion_labs.schedules.betas import (
     sigmoid_beta_schedule,
 )
 from diffusion_labs.schedules.discrete_gaussian_schedule import DiscreteGaussianSchedule
+from diffusion_labs.schedules.log_snr_schedule import CosineSchedule, LaplaceSchedule, LogSNRSchedule
 from diffusion_labs.schedules.noise_level import NoiseLevel, Posterior, Transition, posterior, transition
-from diffusion_labs.schedules.schedule import Schedule
+from diffusion_labs.schedules.rectified_flow_schedule import RectifiedFlowSchedule
+from diffusion_labs.schedules.schedule import ContinuousSchedule, Schedule
+from diffusion_labs.schedules.variance_exploding_schedule import EDMSchedule, VarianceExplodingSchedule
+from diffusion_labs.schedules.variance_preserving_schedule import VariancePreservingSchedule
 
 __all__ = [
+    "ContinuousSchedule",
+    "CosineSchedule",
+    "EDMSchedule",
+    "LaplaceSchedule",
+    "LogSNRSchedule",
+    "RectifiedFlowSchedule",
+    "VarianceExplodingSchedule",
+    "VariancePreservingSchedule",
     "DiscreteGaussianSchedule",
     "NoiseLevel",
     "Posterior",

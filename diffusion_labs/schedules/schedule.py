@@ -54,7 +54,7 @@ class Schedule(nn.Module):
 
     def snap(self, t: Tensor) -> Tensor:
         """The nearest times that a network is trained on: int64 if the steps are discrete."""
-        return t if self.resolution == 0 else (t / self.resolution).round().long()
+        return t if self.resolution == 0 else ((t / self.resolution).round() * self.resolution).long()
 
     def log_snr(self, t: Tensor) -> Tensor:
         """``log(alpha^2 / sigma^2)``, strictly decreasing in ``t``."""
@@ -138,7 +138,8 @@ class Schedule(nn.Module):
             xt: noisy data, ``[b, c, ...]``.
             t: the time of ``xt``.
             variance_value: v in [0, 1], ``[b, c, ...]``, of a network that learns the variance; 0 or
-                ``None`` is DDPM's fixed-small variance, 1 its fixed-large one.
+                ``None`` is DDPM's fixed-small variance, 1 its fixed-large one (beta_t, at the first step too,
+                where some implementations take the fixed-small variance for the sake of the likelihood).
             s: the time to go to, before ``t``; one step back if ``None``. On the step to clean data
                 ``small`` is 0, and ``first_variance`` takes its place in the logarithm.
 
@@ -172,3 +173,24 @@ class Schedule(nn.Module):
                 table = table.float()
             self._buffers[name] = table if device.type == "meta" else table.to(device)
         return self
+
+
+class ContinuousSchedule(Schedule):
+    """Base of schedules in continuous time: clean data at 0, the last time 1 unless a child sets another.
+
+    Computed in float64 on every device that has it, whatever the dtype of the times.
+    """
+
+    clean = 0.0
+    first = 1e-3
+    terminal = 1.0
+
+    def precise(self, t: Tensor) -> Tensor:
+        """``t`` in float64, or in float32 on devices without it."""
+        return t.to(torch.float32 if t.device.type == "mps" else torch.float64)
+
+    def sample_steps(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Uniform times between the first and the last, ``[b]``, float64."""
+        device = x.device if generator is None else generator.device
+        uniform = torch.rand(x.shape[:1], generator=generator, device=device, dtype=torch.float64).to(x.device)
+        return self.first + (self.terminal - self.first) * uniform

@@ -53,7 +53,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"the checkpoint of step {step} could not be written to {folder}: {error}") from error
-    for old in checkpoints(folder)[:-keep]:
+    for old in (*checkpoints(folder)[:-keep], *folder.glob(".tmp-*")):  # the latter: of killed saves
         shutil.rmtree(old, ignore_errors=True)
     return final
 

@@ -11,7 +11,7 @@ class EMA:
     """Exponential moving average of a model's parameters, with warm-up.
 
     After update n the decay is ``min(decay, (1 + n) / (10 + n))``, so that the first, noisy weights are
-    soon forgotten. Only parameters are averaged: buffers are copied, and schedules have neither.
+    soon forgotten. Only parameters are averaged; buffers, such as the tables of schedules, are copied.
 
     Args:
         model: the model; ``ema.model`` is the averaged copy, in eval mode.

@@ -45,6 +45,8 @@ class Experiment:
     description: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay ({self.ema_decay}) must be in [0, 1)")
         for name in ("steps", "accumulate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be positive")

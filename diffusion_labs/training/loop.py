@@ -76,6 +76,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     """
     device = find_device(options.device)
     checkpoint_dir = run_dir / "checkpoints"
+    checkpoint_dir.mkdir(parents=True, exist_ok=True)
     experiment.objective.to(device).train()
     state = TrainState(experiment)
 
@@ -105,7 +106,8 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
             log.advance()
 
             last = state.step == experiment.steps
-            save = last or bool(stopping) or state.step % options.save_every == 0
+            stop = bool(stopping)  # read once: a signal that arrives from here on stops the next step
+            save = last or stop or state.step % options.save_every == 0
             if save or state.step % options.log_every == 0:
                 now = time.perf_counter()
                 scalars: dict[str, float] = {
@@ -123,7 +125,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
                 losses, images, logged = [], 0, now
             if save:
                 save_checkpoint(checkpoint_dir, state.step, state.state_dict(), options.keep)
-            if stopping and not last:
+            if stop and not last:
                 raise Stopped(
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",
                     stopping[0],

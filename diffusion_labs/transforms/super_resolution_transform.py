@@ -62,12 +62,19 @@ class SuperResolutionTransform(Transform):
         """See the class.
 
         Raises:
-            ValueError: if the images are smaller than ``size``.
+            ValueError: if the images are smaller than ``size``, or integers.
         """
         x = self.field(batch, self.data_field)
+        if not x.is_floating_point():
+            raise ValueError(f"'{self.data_field}' has dtype {x.dtype}; normalise the images first (NormalizeImages)")
         if min(x.shape[-2:]) < self.size:
             raise ValueError(f"'{self.data_field}' has shape {list(x.shape)}, smaller than size ({self.size})")
-        low = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
+        low = F.interpolate(
+            x.to(torch.promote_types(x.dtype, torch.float32)),
+            size=(self.size, self.size),
+            mode="bilinear",
+            antialias=True,
+        ).to(x.dtype)
         if self.blur_sigma is not None:
             blurred = gaussian_blur(low, uniform(low, self.blur_sigma), self.blur_kernel_size)
             chosen = uniform(low, (0.0, 1.0)) < self.blur_probability

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_labs as dl
+from tests import catalogue
 
 
 class Sum(dl.ConditionalModule):
@@ -115,6 +116,49 @@ def test_a_learned_null_embedding_gets_a_gradient_whatever_was_dropped() -> None
         dropped = (seen["tokens"] == null).all(2).all(1).sum()
         torch.testing.assert_close(null.grad, torch.full((3,), 5.0 * dropped))
     assert [name for name, _ in model.named_parameters()] == ["null_tokens"]
+
+
+def unet_with_tokens() -> nn.Module:
+    return catalogue.network(tokens={"text": 6}, vectors={"image": 5}, context_dim=8)
+
+
+def test_dropped_absent_and_null_are_the_same_to_the_network() -> None:
+    """Whatever the number of the tokens and their mask: one null token, a zero vector, the null class."""
+    model = dl.CFGuidance(unet_with_tokens(), {("class", "text", "image"): 1.0}, guidance_scale=0.0)
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
+    expected = model.eval()(x, t).prediction
+    for n in (1, 4):
+        given = {"class": torch.tensor([0, 1, 2]), "text": torch.randn(3, n, 6), "image": torch.randn(3, 5)}
+        for mask in ({}, {"text_mask": torch.ones(3, n, dtype=torch.bool)}):
+            for training in (True, False):  # dropped with probability 1, or the unconditional half alone
+                output = model.train(training)(x, t, given | mask).prediction
+                torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_learned_nulls_stand_in_for_absent_tokens_and_vectors() -> None:
+    null = {"text": nn.Parameter(torch.randn(6)), "image": nn.Parameter(torch.randn(5))}
+    model = dl.CFGuidance(unet_with_tokens(), {"text": 1.0, "image": 1.0}, null=null).train()
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
+    given = {"text": torch.randn(3, 4, 6), "image": torch.randn(3, 5)}
+    absent, dropped = model(x, t).prediction, model(x, t, given).prediction
+    torch.testing.assert_close(absent, dropped, rtol=1e-5, atol=1e-5)
+    absent.sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in null.values())
+
+
+def test_adapters_work_around_a_wrapper_that_is_not_ours() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *arguments):
+            return self.module(*arguments)
+
+    model = dl.InPainting(Wrapper(catalogue.TinyNetwork(3)), 1)
+    x = torch.randn(2, 1, 8, 8)
+    conditions = {"mask": torch.ones_like(x), "masked_image": x, "class": torch.tensor([0, 1])}
+    assert model(x, torch.tensor([0, 1]), conditions).prediction.shape == x.shape
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -120,6 +121,7 @@ def test_a_folder_of_images_trains_with_and_without_classes(tmp_path: Path, caps
         (["train", "digits", "--steps", "0"], "steps (0) must be positive"),
         (["train", "digits", "--model-channels", "30"], "num_groups"),
         (["train", "digits", "--device", "cdua"], "device"),
+        (["train", "digits", "--ema-decay", "2"], "ema_decay (2.0) must be in [0, 1)"),
         (["sample", "/no/such/run"], "is not the folder of a run"),
     ],
 )
@@ -143,6 +145,8 @@ def test_options_that_do_not_exist_are_refused(capsys) -> None:
         (["--count", "0"], "--count is 0"),
         (["--steps", "0"], "--steps is 0"),
         (["--steps", "2000"], "strictly decreasing"),
+        (["--out", "picture"], "must end in .png"),
+        (["--guidance-scale", "nan"], "must be a number"),
     ],
 )
 def test_mistakes_in_sampling_are_named(digits_run: Path, options: list[str], message: str, capsys) -> None:
@@ -151,9 +155,20 @@ def test_mistakes_in_sampling_are_named(digits_run: Path, options: list[str], me
     assert printed.count("\n") == 1
 
 
-def test_a_damaged_checkpoint_is_named(digits_run: Path, tmp_path: Path, capsys) -> None:
-    import shutil
+def test_a_size_that_the_network_cannot_halve_is_named_at_once(tmp_path: Path, capsys) -> None:
+    data = write_idx(tmp_path / "idx")
+    printed = run(capsys, "train", "mnist", "--data-dir", str(data), "--size", "28", "--run-dir", str(tmp_path), code=2)
+    assert "images of 28 x 28 pixels do not fit this network: size must be a multiple of 8" in printed
 
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"recipe": "digits", "arguments": {}, "model": {"a": 1}}'])
+def test_a_damaged_description_is_named(digits_run: Path, tmp_path: Path, capsys, content: str) -> None:
+    shutil.copytree(digits_run / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "run.json").write_text(content)
+    assert "run.json" in run(capsys, "sample", str(tmp_path), code=2)
+
+
+def test_a_damaged_checkpoint_is_named(digits_run: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(digits_run, folder)
     weights = folder / "checkpoints" / "step-00000006" / "ema.safetensors"

@@ -6,11 +6,12 @@ import torch
 import diffusion_labs as dl
 from tests.catalogue import CLAMPS, PREDICTORS, SCHEDULES
 
+ZERO_SNR = ("zero_terminal_snr", "shifted_cosine", "rectified_flow", "shifted_flow")
 DEFINED = [
     (schedule, predictor)
     for schedule in SCHEDULES
     for predictor in PREDICTORS
-    if (schedule, predictor) != ("zero_terminal_snr", "noise")
+    if not (schedule in ZERO_SNR and predictor in ("noise", "score"))
 ]
 
 
@@ -56,6 +57,36 @@ def test_a_squared_error_converts_to_that_of_the_clean_data(predictor: dl.Predic
     torch.testing.assert_close(scale * (wrong - y) ** 2, error_x0, rtol=1e-6, atol=1e-9)
 
 
-def test_noise_prediction_at_zero_snr_is_refused() -> None:
-    with pytest.raises(ValueError, match="NoisePredictor is undefined at the schedule's last time"):
-        dl.NoisePredictor(SCHEDULES["zero_terminal_snr"]())
+@pytest.mark.parametrize("schedule", ZERO_SNR)
+@pytest.mark.parametrize("predictor", ["noise", "score"])
+def test_noise_prediction_at_zero_snr_is_refused(schedule: str, predictor: str) -> None:
+    with pytest.raises(ValueError, match="Predictor is undefined at the schedule's last time"):
+        PREDICTORS[predictor](SCHEDULES[schedule]())
+
+
+def test_edm_is_its_preconditioning() -> None:
+    """``x0 = c_skip x + c_out F`` with Table 1 of the paper, for alpha = 1."""
+    schedule = dl.EDMSchedule()
+    predictor = dl.EDMPredictor(schedule, sigma_data=0.7)
+    sigma = torch.tensor([0.002, 0.5, 3.0, 80.0], dtype=torch.float64)
+    x, f = torch.randn(2, 4, 3, dtype=torch.float64)
+    c_skip = (0.7**2 / (sigma**2 + 0.7**2))[:, None]
+    c_out = (sigma * 0.7 / (sigma**2 + 0.7**2).sqrt())[:, None]
+    torch.testing.assert_close(predictor.predict_x0(f, x, sigma), c_skip * x + c_out * f)
+
+
+def test_edm_of_unit_data_on_a_variance_preserving_schedule_is_v() -> None:
+    schedule = SCHEDULES["cosine"]()
+    edm, v = dl.EDMPredictor(schedule, sigma_data=1.0), dl.VPredictor(schedule)
+    x0, noise, t, _ = data(schedule)
+    torch.testing.assert_close(edm.target(x0, noise, t), -v.target(x0, noise, t))
+
+
+def test_a_score_is_the_gradient_of_the_log_density() -> None:
+    schedule = dl.VarianceExplodingSchedule()
+    x0, noise, t, xt = data(schedule)
+    level = schedule.at(t, xt)
+    point = xt.clone().requires_grad_()
+    density = torch.distributions.Normal(level.alpha * x0, level.sigma).log_prob(point).sum()
+    (score,) = torch.autograd.grad(density, point)
+    torch.testing.assert_close(dl.ScorePredictor(schedule).target(x0, noise, t), score)

@@ -41,7 +41,7 @@ def test_log_snr_is_that_of_alpha_and_sigma(schedule: dl.Schedule) -> None:
 
 def test_time_inverts_log_snr(schedule: dl.Schedule) -> None:
     t = times(schedule)
-    torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t, rtol=1e-8, atol=1e-9)
 
 
 def test_transitions_compose(schedule: dl.Schedule) -> None:
@@ -108,8 +108,9 @@ def test_training_times_are_on_the_schedule(schedule: dl.Schedule) -> None:
     assert t.shape == (5000,)
     assert t.min() >= schedule.first
     assert t.max() <= schedule.terminal
-    middle = (schedule.first + schedule.terminal) / 2
-    assert abs((t.double() - middle).mean()) < 0.03 * (schedule.terminal - schedule.first)
+    low, high = (schedule.log_snr(end.double()) for end in (t.max(), t.min()))
+    assert high > 2  # data
+    assert low < -2  # and noise are both met
 
 
 def test_precision_survives_every_conversion(schedule: dl.Schedule) -> None:

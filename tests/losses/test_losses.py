@@ -45,7 +45,7 @@ def test_a_weighting_means_the_same_in_every_parameterisation(weighting) -> None
         (dl.EDM(0.5), lambda snr: (1 / snr + 0.25) / (0.25 / snr)),
         (dl.Uniform(), lambda snr: 1.0),
     ],
-    ids=repr,
+    ids=["snr", "min_snr", "p2", "edm", "uniform"],
 )
 def test_weightings_are_the_papers(weighting, formula) -> None:
     """EDM: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with sigma^2 = 1 / SNR."""

@@ -1,5 +1,6 @@
 """Grids of times, against the values that the field uses."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,14 @@ def test_any_number_of_steps_gives_that_many_decreasing_times(grid, steps: int) 
     assert (times.diff() < 0).all()
     assert times.min() >= 0
     assert times.max() <= 999
+
+
+@pytest.mark.parametrize("steps", [3, 13, 16, 32, 64, 103, 160, 999])
+def test_times_are_rounded_as_the_field_does(steps: int) -> None:
+    """``round(i T / steps) - 1`` (arXiv 2305.08891, Table 2) and numpy's linspace, both rounding ties to even."""
+    trailing = np.round(np.arange(1000, 0, -1000 / steps)).astype(int) - 1
+    assert dl.trailing(SCHEDULE, steps).tolist() == trailing[:steps].tolist()
+    assert dl.linspace(SCHEDULE, steps).tolist() == np.linspace(0, 999, steps).round()[::-1].astype(int).tolist()
 
 
 def test_all_steps_is_every_step() -> None:

@@ -16,6 +16,7 @@ from diffusion_labs.training import (
     load_checkpoint,
     train,
 )
+from diffusion_labs.training.log import RunLog
 
 EVERY_FIVE = TrainOptions(resume=True, save_every=5, log_every=4)
 
@@ -97,6 +98,17 @@ def test_a_signal_finishes_the_step_saves_and_resumes_exactly(make_experiment, r
     assert signal.getsignal(number) is before
     resumed = train(make_experiment(), run_dir, TrainOptions(resume=True))
     assert_equal_states(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_signal_between_the_save_and_the_end_of_a_step_stops_the_next(make_experiment, run_dir, monkeypatch) -> None:
+    def interrupted(self, step: int, **values: float) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunLog, "scalars", interrupted)
+    with pytest.raises(Stopped, match="stopped at step 5"):
+        train(make_experiment(), run_dir, TrainOptions(log_every=4))
+    assert latest_checkpoint(run_dir / "checkpoints").name == "step-00000005"
 
 
 def test_training_lowers_the_loss(make_experiment, run_dir) -> None:

@@ -122,6 +122,7 @@ class ConditionEmbedding(nn.Module):
 
     Attributes:
         null_conditions: the index of the null class, by name.
+        condition_shapes: the shape of one sample's condition, by name; ``None`` is any number of tokens.
         condition_names: the names of all inputs.
 
     Raises:
@@ -148,6 +149,11 @@ class ConditionEmbedding(nn.Module):
                     "nn.ModuleDict; rename it"
                 )
         self.null_conditions = dict(classes)
+        self.condition_shapes: dict[str, tuple[int | None, ...]] = {
+            **dict.fromkeys(classes, ()),
+            **{name: (width,) for name, width in vectors.items()},
+            **{name: (None, width) for name, width in tokens.items()},
+        }
         self.condition_names = frozenset(names)
         self.time = time
         self.classes = nn.ModuleDict(

@@ -125,6 +125,11 @@ class ADMUNet(ConditionalModule):
         """The index of the null class of each class condition, for classifier-free guidance."""
         return dict(self.embedding.null_conditions)
 
+    @property
+    def condition_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of one sample's condition, by name; ``None`` stands for any number of tokens."""
+        return dict(self.embedding.condition_shapes)
+
     def forward(
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
     ) -> DiffusionOutput:

@@ -1,0 +1,17 @@
+"""Noise levels between those of the grid."""
+
+import torch
+
+from diffusion_labs.schedules.noise_level import Coefficient, NoiseLevel
+from diffusion_labs.schedules.schedule import Schedule
+
+
+def midpoint(schedule: Schedule, t: NoiseLevel, s: NoiseLevel) -> NoiseLevel:
+    """The noise level halfway between t and s in log-SNR, both finite."""
+    return level_of(schedule, (t.log_snr + s.log_snr) / 2, t)
+
+
+def level_of(schedule: Schedule, log_snr: Coefficient, like: NoiseLevel) -> NoiseLevel:
+    """The noise level with a given log-SNR, on the device of ``like``."""
+    value = torch.tensor([log_snr], dtype=torch.float64).to(like.t.device)
+    return schedule.levels(schedule.time(value))[0]

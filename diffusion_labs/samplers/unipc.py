@@ -1,0 +1,78 @@
+"""UniPC."""
+
+from typing import Any, NamedTuple, Unpack
+
+from torch import Tensor, nn
+
+from diffusion_labs.predictors.predictor import Predictor
+from diffusion_labs.samplers.exponential import Point, bend, data_weight, first_order, step_size
+from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
+from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.schedule import Schedule
+
+
+class Past(NamedTuple):
+    """The corrected x where the last step began, and the estimates of x0 there and before."""
+
+    xt: Tensor
+    points: tuple[Point, ...]
+
+
+class UniPCSampler(Sampler):
+    """UniPC (arXiv 2302.04867, Alg. 5 to 8, data prediction, B_2). Order p + 1, one call a step, deterministic.
+
+    Each estimate of x0 is used twice: to correct x_t, which was predicted without it, and to predict
+    x_s. Both integrate the polynomial in log-SNR through the estimates (``exponential``),
+    ``x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^(-h)) x0 + alpha_s sum_j w_j (x0_j - x0)``: the
+    predictor through the last p, the corrector through those and the new one. As in the paper (Sec.
+    3.1), where there is but one other estimate, at u, B_2 replaces the weight by
+    ``alpha_s (1 - e^(-h)) / (2 u)``, u in units of the step. The first steps have fewer estimates,
+    so p = 3 falls at order 3 unless they are short or near pure noise.
+
+    Args:
+        model: see ``Sampler``.
+        schedule: see ``Sampler``.
+        predictor: see ``Sampler``.
+        order: p, the number of estimates of the predictor, at least 1; 3 or less is stable.
+        **options: ``eval_steps``, ``grid``, ``progress_bar``; see ``Sampler``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: Schedule,
+        predictor: Predictor,
+        *,
+        order: int = 2,
+        **options: Unpack[SamplerOptions],
+    ) -> None:
+        if order < 1:
+            raise ValueError(f"order ({order}) must be at least 1")
+        super().__init__(model, schedule, predictor, **options)
+        self.order = order
+
+    def step(
+        self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        """See the class."""
+        new = Point(t, denoise(xt, t).x0)
+        points: tuple[Point, ...] = ()
+        if past is not None:
+            last, *before = past.points
+            xt = update(past.xt, last, t, [*before, new])
+            points = past.points
+
+        points = (new, *points)[: self.order]
+        return update(xt, new, s, points[1:]), Past(xt, points)
+
+
+def update(xt: Tensor, now: Point, s: NoiseLevel, others: Any) -> Tensor:
+    """From x_t to x_s with the estimate made at t and others: the predictor and the corrector."""
+    t, x0 = now
+    xs = first_order(xt, x0, t, s)
+    if len(others) == 1:
+        (other,) = others
+        # 1 / u; at s it is 1 also from pure noise, where the sizes are infinite
+        inverse = 1.0 if other.level is s else step_size(t, s) / step_size(t, other.level)
+        return xs + data_weight(t, s) * inverse * (other.value - x0) / 2
+    return xs + s.alpha * bend(step_size(t, s), t, s, x0, others)

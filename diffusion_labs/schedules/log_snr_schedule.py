@@ -1,0 +1,93 @@
+"""Variance-preserving processes in continuous time, given by their log-SNR."""
+
+import torch
+from torch import Tensor
+
+from diffusion_labs.schedules.schedule import ContinuousSchedule
+
+
+class LogSNRSchedule(ContinuousSchedule):
+    """Base of variance-preserving schedules that write ``log_snr(t)`` and its inverse, ``time``.
+
+    ``alpha^2 = sigmoid(log_snr)`` and ``sigma^2 = sigmoid(-log_snr)`` (Variational Diffusion Models,
+    arXiv 2107.00630, Sec. 3.2).
+    """
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """``log(alpha^2 / sigma^2)``, strictly decreasing from infinity at t = 0."""
+        raise NotImplementedError(f"{type(self).__name__} must define log_snr")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """``sqrt(sigmoid(log_snr))``."""
+        return self.log_snr(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """``sqrt(sigmoid(-log_snr))``."""
+        return (-self.log_snr(t)).sigmoid().sqrt()
+
+
+class CosineSchedule(LogSNRSchedule):
+    """``alpha = cos(pi t / 2)`` in continuous time, shifted for resolution, and cut at its noisy end.
+
+    ``log_snr(t) = -2 log tan(pi u / 2) + 2 log(shift)``, u = t times the u at which it is ``log_snr_min``
+    (Simple Diffusion, arXiv 2301.11093, Sec. 2.1 and App. A).
+
+    Args:
+        shift: reference resolution divided by the data's: 64 / 256 for 256 pixels adds noise everywhere.
+        log_snr_min: log-SNR of the last time; ``-inf`` for zero terminal SNR, which noise prediction cannot use.
+    """
+
+    def __init__(self, shift: float = 1.0, log_snr_min: float = -15.0) -> None:
+        super().__init__()
+        if not shift > 0:
+            raise ValueError(f"shift ({shift}) must be positive")
+        self.log_shift = 2 * torch.tensor(shift, dtype=torch.float64, device="cpu").log().item()
+        self.end = self._angle(torch.tensor(log_snr_min, dtype=torch.float64, device="cpu")).item()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """See the class."""
+        angle = self.end * self.precise(t)
+        return -2 * torch.where(angle < torch.pi / 2, angle.tan(), torch.inf).log() + self.log_shift
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """See the base class."""
+        return (self._angle(self.precise(log_snr)) / self.end).clamp(0, 1)
+
+    def _angle(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp((self.log_shift - log_snr) / 2))
+
+
+class LaplaceSchedule(LogSNRSchedule):
+    """Log-SNR with a Laplace density over uniform t: training time spent on the middle noise levels.
+
+    ``log_snr(t) = mean - scale * sign(t - 1/2) * (-log(1 - 2 |t - 1/2|))``, at least ``log_snr_min``
+    (Improved Noise Schedule, arXiv 2407.03297, Sec. 3.1).
+
+    Args:
+        mean: the log-SNR with the highest density.
+        scale: of the density.
+        log_snr_min: log-SNR of the last time.
+    """
+
+    def __init__(self, mean: float = 0.0, scale: float = 0.5, log_snr_min: float = -15.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale ({scale}) must be positive")
+        if not log_snr_min < mean:
+            raise ValueError(f"log_snr_min ({log_snr_min}) must be less than mean ({mean})")
+        self.mean = mean
+        self.scale = scale
+        self.end = 1.0
+        self.end = self.time(torch.tensor(log_snr_min, dtype=torch.float64, device="cpu")).item()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """See the class."""
+        u = self.end * self.precise(t)
+        tail = -torch.log(2 * torch.minimum(u, 1 - u))
+        return self.mean - self.scale * torch.where(u < 0.5, -tail, tail)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """See the base class."""
+        distance = (self.mean - self.precise(log_snr)) / self.scale
+        half = 0.5 * torch.exp(-distance.abs())
+        return (torch.where(distance < 0, half, 1 - half) / self.end).clamp(0, 1)

@@ -1,0 +1,60 @@
+"""Stochastic solvers: the mean and spread of Gaussian data, without sampling error.
+
+With a Gaussian's exact denoiser every step is affine in x and in the noise, so a batch in which each member
+gets one unit of one of the noises gives the coefficients, and from them the exact mean and spread.
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+import diffusion_labs as dl
+from tests.catalogue import SAMPLERS
+from tests.samplers.test_order import uniform_in_log_snr
+
+MEAN, STD = 0.75, 0.4
+ORDERS = {
+    "ddpm": 1,
+    "ddim_stochastic": 1,
+    "euler_ancestral": 1,
+    "dpmpp_sde_2m": 2,
+    "edm_stochastic": 1,
+    "dpm2_ancestral": 1,
+}
+
+
+@torch.no_grad()
+def error(name: str, steps: int) -> tuple[float, float]:
+    """Errors of mean and spread at the last grid point, from the exact law at the first."""
+    schedule = dl.DiscreteGaussianSchedule(dl.cosine_beta_schedule(1000))
+    predictor = dl.VPredictor(schedule)
+    model = dl.IdealDenoiser(predictor, torch.tensor([[MEAN]]), STD)
+    sampler = SAMPLERS[name](
+        model, schedule, predictor, eval_steps=steps + 1, grid=uniform_in_log_snr, progress_bar=False
+    ).eval()
+    levels = schedule.levels(sampler.times())
+    units = iter(torch.eye(steps + 3, dtype=torch.float64)[1:])  # row 0 of a batch gets no noise
+    first, last = levels[0], levels[-1]
+    x = first.alpha * MEAN + math.hypot(first.alpha * STD, first.sigma) * next(units)[:, None]
+    past = None
+    for t, s in pairwise(levels):
+        x, past = sampler.step(x, t, s, past, sampler.denoise, lambda: next(units)[:, None])
+    spread = (x[1:] - x[0]).norm().item()
+    return abs(x[0].item() - last.alpha * MEAN), abs(spread - math.hypot(last.alpha * STD, last.sigma))
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_mean_and_spread_fall_to_the_truth(name: str) -> None:
+    """The mean of a Gaussian has no error in any step; that of the spread falls at the order of the solver."""
+    means, spreads = zip(*(error(name, steps) for steps in (40, 80, 160)), strict=True)
+    assert max(means) < 1e-9
+    order = math.log2(spreads[-2] / spreads[-1])
+    assert order > ORDERS[name] - 0.15, (order, spreads)
+
+
+if __name__ == "__main__":
+    for name in ORDERS:
+        errors = torch.tensor([error(name, steps) for steps in (40, 80, 160)])
+        print(f"{name:18} mean, spread: order {(errors[-2] / errors[-1]).log2().tolist()}", errors.tolist())
