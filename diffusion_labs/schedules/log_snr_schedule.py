@@ -67,18 +67,24 @@ class LaplaceSchedule(LogSNRSchedule):
         mean: the log-SNR with the highest density.
         scale: of the density.
         log_snr_min: log-SNR of the last time.
+        log_snr_max: log-SNR of the first time, where sampling ends.
     """
 
-    def __init__(self, mean: float = 0.0, scale: float = 0.5, log_snr_min: float = -15.0) -> None:
+    def __init__(
+        self, mean: float = 0.0, scale: float = 0.5, log_snr_min: float = -15.0, log_snr_max: float = 10.0
+    ) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"scale ({scale}) must be positive")
-        if not log_snr_min < mean:
-            raise ValueError(f"log_snr_min ({log_snr_min}) must be less than mean ({mean})")
+        if not log_snr_min < mean < log_snr_max:
+            raise ValueError(
+                f"mean ({mean}) must lie between log_snr_min ({log_snr_min}) and log_snr_max ({log_snr_max})"
+            )
         self.mean = mean
         self.scale = scale
         self.end = 1.0
         self.end = self.time(torch.tensor(log_snr_min, dtype=torch.float64, device="cpu")).item()
+        self.first = self.time(torch.tensor(log_snr_max, dtype=torch.float64, device="cpu")).item()
 
     def log_snr(self, t: Tensor) -> Tensor:
         """See the class."""
