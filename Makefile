@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 # For example -n 2 (two workers, of one thread each), or -k schedules.
-PYTEST_ARGS ?=
+# Two workers of one thread each beat one process of two threads on small models
+PYTEST_ARGS ?= -n 2
 ARGS ?=
 RUN = $(PYTHON) scripts/bootstrap.py
 
