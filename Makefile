@@ -2,8 +2,7 @@
 # Without make: python3 scripts/bootstrap.py TARGET
 
 PYTHON ?= python3
-# For example -n 2 (two workers, of one thread each), or -k schedules.
-# Two workers of one thread each beat one process of two threads on small models
+# Two workers of one thread each beat one process of two threads on small models; add -k NAME to choose tests
 PYTEST_ARGS ?= -n 2
 ARGS ?=
 RUN = $(PYTHON) scripts/bootstrap.py

@@ -50,12 +50,19 @@ def predicted(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
 
 def scheduled(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     x = torch.randn(4, 1, 8, 8)
-    return Method(SCHEDULES[name](), "q_posterior"), (
-        x,
-        0.5 * x,
-        torch.tensor([0, 1, 25, 49]),
-        torch.rand_like(x),
-    )
+    return AtFixedTimes(SCHEDULES[name]()), (x, 0.5 * x, torch.rand_like(x))
+
+
+class AtFixedTimes(nn.Module):
+    """The posterior of a schedule, at times that no conversion of the arguments rounds."""
+
+    def __init__(self, schedule: dl.Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.t = schedule.snap(torch.linspace(schedule.first, schedule.terminal, 4, dtype=torch.float64))
+
+    def forward(self, x0: Tensor, xt: Tensor, variance_value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.schedule.q_posterior(x0, xt, self.t, variance_value)
 
 
 class Method(nn.Module):
