@@ -104,6 +104,24 @@ class Predictor(nn.Module):
             eps = (xt - alpha * x0) / sigma
         return Denoised(x0.to(dtype), eps.to(dtype))
 
+    def convert(
+        self,
+        prediction: Float[Tensor, "b *d"],
+        xt: Float[Tensor, "b *d"],
+        t: Shaped[Tensor, "*b"],
+        to: "Predictor",
+    ) -> Float[Tensor, "b *d"]:
+        """What another predictor of the same schedule would output, for the same estimates of data and noise.
+
+        Args:
+            prediction: the network's output, as this predictor reads it, ``[b, c, ...]``.
+            xt: its input, ``[b, c, ...]``.
+            t: its time, ``[b]`` or a scalar.
+            to: the other predictor.
+        """
+        x0, eps = self.denoise(prediction, xt, t)
+        return to.target(x0, eps, t)
+
     def x0_error_scale(self, t: Tensor, like: Tensor) -> Tensor:
         """``(sigma / det)^2``: turns a squared error of y into one of x0, shaped like ``at``'s levels."""
         level = self.schedule.at(t, like)

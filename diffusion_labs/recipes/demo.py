@@ -76,7 +76,7 @@ def demo(run_dir: Path, say: Callable[[str], None] = print, *, steps: int = STEP
         f"Recognised as the class asked for: {figures['class_accuracy']:.1%} of the samples, "
         f"{figures['real_accuracy']:.1%} of held-out real images, "
         f"{figures['untrained_accuracy']:.1%} of samples before training.\n"
-        f"Look at {run_dir / 'samples.png'} and {run_dir / 'loss.png'}. Then try:\n"
+        f"Look at {run_dir / 'samples.png'} and {run_dir / 'loss.png'}. Then, after `source .venv/bin/activate`, try:\n"
         f"  diffusion-labs sample {run_dir} --class 7 --guidance-scale 1 --seed 1\n"
         "  diffusion-labs train mnist"
     )

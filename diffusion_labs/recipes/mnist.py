@@ -9,7 +9,7 @@ from diffusion_labs.training import Experiment
 
 def mnist(
     data_dir: Path | None = None,
-    steps: int = 2000,
+    steps: int = 1600,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     model_channels: int = 32,

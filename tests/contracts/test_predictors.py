@@ -37,6 +37,15 @@ def test_denoising_the_target_gives_back_data_and_noise(predictor: dl.Predictor)
     torch.testing.assert_close(predictor.predict_noise(y, xt, t), denoised.eps)
 
 
+def test_predictions_convert_into_each_other(predictor: dl.Predictor) -> None:
+    x0, noise, t, xt = data(predictor.schedule)
+    y = predictor.target(x0, noise, t)
+    for other in (dl.VPredictor(predictor.schedule), dl.TargetPredictor(predictor.schedule)):
+        converted = predictor.convert(y, xt, t, to=other)
+        torch.testing.assert_close(converted, other.target(x0, noise, t), rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(other.convert(converted, xt, t, to=predictor), y, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("clamp", CLAMPS)
 def test_any_prediction_gives_a_pair_that_satisfies_the_process(predictor: dl.Predictor, clamp: str) -> None:
     _, _, t, xt = data(predictor.schedule)
