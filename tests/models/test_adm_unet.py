@@ -10,20 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.models import ADMUNet, adm_unet
+from tests.catalogue import randomise
 
 CONDITIONS = {"classes": {"class": 10}, "vectors": {"clip": 6}, "tokens": {"text": 5}}
 SMALL = {"model_channels": 16, "channel_mult": (1, 2), "num_res_blocks": 1, "num_groups": 8, "in_channels": 2}
 BATCH = 3
-
-
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter a random value: zero initialisation hides errors."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
-    return module
 
 
 def build(**options) -> ADMUNet:

@@ -15,17 +15,7 @@ from diffusion_labs.models.adm_unet.blocks import (
     ResBlock,
     ShiftedGroupNorm,
 )
-
-
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter a random value: zero initialisation hides errors."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
-    return module
-
+from tests.catalogue import randomise
 
 # diffusers: the only names and orders used here are its own and those of the checkpoints
 
