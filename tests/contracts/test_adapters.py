@@ -78,11 +78,9 @@ def test_every_key_arrives_at_the_network_whoever_consumed_it(names: tuple[str, 
     assert call[0].shape[1] == channels
 
 
-@pytest.mark.parametrize("names", PAIRS, ids="-".join)
+@pytest.mark.parametrize("names", [pair for pair in PAIRS if "cfguidance" in pair], ids="-".join)
 def test_the_order_of_pixel_adapters_and_guidance_does_not_matter(names: tuple[str, ...]) -> None:
     """Guidance is linear in the predictions, so it commutes with adapters that only prepare x."""
-    if "cfguidance" not in names:
-        pytest.skip("only pairs with guidance commute: the others order the channels")
     x, t, conditions = inputs(names)
     left, right = stack(names).eval(), stack(names[::-1]).eval()
     torch.testing.assert_close(left(x, t, conditions).prediction, right(x, t, conditions).prediction)
