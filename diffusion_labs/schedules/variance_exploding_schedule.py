@@ -20,12 +20,10 @@ class VarianceExplodingSchedule(ContinuousSchedule):
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
         super().__init__()
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"sigma_min ({sigma_min}) and sigma_max ({sigma_max}) must satisfy 0 < sigma_min < sigma_max"
-            )
+        _check_range(sigma_min, sigma_max)
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
+        self.growth = 2 * math.log(sigma_max / sigma_min)
 
     def alpha(self, t: Tensor) -> Tensor:
         """1."""
@@ -33,14 +31,12 @@ class VarianceExplodingSchedule(ContinuousSchedule):
 
     def sigma(self, t: Tensor) -> Tensor:
         """See the class."""
-        growth = 2 * math.log(self.sigma_max / self.sigma_min)
-        return self.sigma_min * torch.expm1(growth * self.precise(t)).sqrt()
+        return self.sigma_min * torch.expm1(self.growth * self.precise(t)).sqrt()
 
     def time(self, log_snr: Tensor) -> Tensor:
         """See the base class."""
-        growth = 2 * math.log(self.sigma_max / self.sigma_min)
         ratio = torch.exp(-self.precise(log_snr)) / self.sigma_min**2
-        return (torch.log1p(ratio) / growth).clamp(0, 1)
+        return (torch.log1p(ratio) / self.growth).clamp(0, 1)
 
 
 class EDMSchedule(ContinuousSchedule):
@@ -59,10 +55,7 @@ class EDMSchedule(ContinuousSchedule):
         self, sigma_min: float = 0.002, sigma_max: float = 80.0, *, log_mean: float = -1.2, log_std: float = 1.2
     ) -> None:
         super().__init__()
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"sigma_min ({sigma_min}) and sigma_max ({sigma_max}) must satisfy 0 < sigma_min < sigma_max"
-            )
+        _check_range(sigma_min, sigma_max)
         self.first = sigma_min
         self.terminal = sigma_max
         self.log_mean = log_mean
@@ -85,3 +78,8 @@ class EDMSchedule(ContinuousSchedule):
         device = x.device if generator is None else generator.device
         normal = torch.randn(x.shape[:1], generator=generator, device=device, dtype=torch.float64).to(x.device)
         return torch.exp(self.log_mean + self.log_std * normal).clamp(self.first, self.terminal)
+
+
+def _check_range(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"sigma_min ({sigma_min}) and sigma_max ({sigma_max}) must satisfy 0 < sigma_min < sigma_max")
