@@ -59,6 +59,8 @@ from .samplers.euler_ancestral import EulerAncestralSampler as EulerAncestralSam
 from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverPPSDE2MSampler
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler
 from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSampler
+from .samplers.brownian import BrownianNoise as BrownianNoise
+from .samplers.multistep import MultistepSampler as MultistepSampler
 from .samplers.grids import all_steps as all_steps
 from .samplers.grids import karras as karras
 from .samplers.grids import leading as leading

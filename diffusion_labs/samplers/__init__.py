@@ -1,5 +1,6 @@
 """Samplers: wrap the model; one call of it in train mode, the whole schedule in eval mode."""
 
+from diffusion_labs.samplers.brownian import BrownianNoise
 from diffusion_labs.samplers.ddim import DDIMSampler
 from diffusion_labs.samplers.ddpm import DDPMSampler
 from diffusion_labs.samplers.deis import DEISSampler
@@ -15,7 +16,8 @@ from diffusion_labs.samplers.euler_ancestral import EulerAncestralSampler
 from diffusion_labs.samplers.grids import all_steps, karras, leading, linspace, trailing, uniform_log_snr
 from diffusion_labs.samplers.heun import HeunSampler
 from diffusion_labs.samplers.lms import LMSSampler
-from diffusion_labs.samplers.sampler import Estimate, Sampler
+from diffusion_labs.samplers.multistep import MultistepSampler
+from diffusion_labs.samplers.sampler import Estimate, NoiseSource, Sampler
 from diffusion_labs.samplers.unipc import UniPCSampler
 
 __all__ = [
@@ -34,7 +36,10 @@ __all__ = [
     "DPMSolverPPSDE2MSampler",
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
+    "BrownianNoise",
     "Estimate",
+    "MultistepSampler",
+    "NoiseSource",
     "Sampler",
     "all_steps",
     "karras",

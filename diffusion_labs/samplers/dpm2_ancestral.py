@@ -57,4 +57,4 @@ class DPM2AncestralSampler(Sampler):
             u = level_of(self.schedule, (t.log_snr + s.log_snr - math.log(kept)) / 2, t)
             _, eps_u, _ = denoise(u.alpha * x0 + u.sigma * eps, u)
             xs = xs + (down - s.alpha * t.sigma / t.alpha) * (eps_u - eps)
-        return (xs + s.sigma * w**0.5 * noise() if self.eta > 0 else xs), past
+        return (xs + s.sigma * w**0.5 * noise(t, s) if self.eta > 0 else xs), past

@@ -90,7 +90,7 @@ def error(name: str, steps: int, exact: int = 0) -> float:
     with torch.no_grad():
         for i in range(steps):
             x = path[i] if i <= exact else x
-            x, past = sampler.step(x, levels[i], levels[i + 1], past, sampler.denoise, lambda: None)
+            x, past = sampler.step(x, levels[i], levels[i + 1], past, sampler.denoise, lambda *_: None)
     return (x - path[-1]).norm(dim=1).mean().item()
 
 
