@@ -44,6 +44,7 @@ from .schedules.variance_preserving_schedule import VariancePreservingSchedule a
 
 # Samplers, and their grids of times
 from .samplers.sampler import Sampler as Sampler
+from .samplers.adaptive import AdaptiveSampler as AdaptiveSampler
 from .samplers.ddim import DDIMSampler as DDIMSampler
 from .samplers.ddpm import DDPMSampler as DDPMSampler
 from .samplers.deis import DEISSampler as DEISSampler
@@ -59,6 +60,7 @@ from .samplers.euler_ancestral import EulerAncestralSampler as EulerAncestralSam
 from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverPPSDE2MSampler
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler
 from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSampler
+from .samplers.inversion import invert as invert
 from .samplers.brownian import BrownianNoise as BrownianNoise
 from .samplers.multistep import MultistepSampler as MultistepSampler
 from .samplers.grids import all_steps as all_steps
@@ -97,6 +99,12 @@ from .training import Objective as Objective
 from .training import TrainOptions as TrainOptions
 from .training import WarmupCosine as WarmupCosine
 from .training import train as train
+
+# Evaluation
+from .metrics.likelihood import HutchinsonTrace as HutchinsonTrace
+from .metrics.likelihood import bits_per_dimension as bits_per_dimension
+from .metrics.likelihood import exact_trace as exact_trace
+from .metrics.likelihood import log_likelihood as log_likelihood
 
 # Data
 from .data import Batches as Batches

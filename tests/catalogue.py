@@ -50,6 +50,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "ddim": dl.DDIMSampler,
     "ddim_stochastic": lambda *args, **options: dl.DDIMSampler(*args, eta=0.7, **options),
     "euler": dl.EulerSampler,
+    "adaptive": dl.AdaptiveSampler,
     "heun": dl.HeunSampler,
     "dpmpp_2m": dl.DPMSolverPP2MSampler,
     "dpmpp_2s": dl.DPMSolverPP2SSampler,

@@ -1,5 +1,6 @@
 """Samplers: wrap the model; one call of it in train mode, the whole schedule in eval mode."""
 
+from diffusion_labs.samplers.adaptive import AdaptiveSampler
 from diffusion_labs.samplers.brownian import BrownianNoise
 from diffusion_labs.samplers.ddim import DDIMSampler
 from diffusion_labs.samplers.ddpm import DDPMSampler
@@ -15,6 +16,7 @@ from diffusion_labs.samplers.euler import EulerSampler
 from diffusion_labs.samplers.euler_ancestral import EulerAncestralSampler
 from diffusion_labs.samplers.grids import all_steps, karras, leading, linspace, trailing, uniform_log_snr
 from diffusion_labs.samplers.heun import HeunSampler
+from diffusion_labs.samplers.inversion import invert
 from diffusion_labs.samplers.lms import LMSSampler
 from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.sampler import Estimate, NoiseSource, Sampler
@@ -36,12 +38,14 @@ __all__ = [
     "DPMSolverPPSDE2MSampler",
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
+    "AdaptiveSampler",
     "BrownianNoise",
     "Estimate",
     "MultistepSampler",
     "NoiseSource",
     "Sampler",
     "all_steps",
+    "invert",
     "karras",
     "leading",
     "linspace",
