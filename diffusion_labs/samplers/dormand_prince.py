@@ -48,7 +48,7 @@ def integrate(
     """
     shape = [-1] + [1] * (y.ndim - 1)
     u = start.expand(len(y)).clone()
-    h = ((end - start) / 10).expand(len(y))
+    h = (end - start).expand(len(y))
     first = slope(y, u)
 
     for _ in range(max_steps):
