@@ -39,6 +39,11 @@ def data_weight(t: NoiseLevel, s: NoiseLevel) -> Any:
     return s.alpha - t.alpha * s.sigma / t.sigma
 
 
+def noise_weight(t: NoiseLevel, s: NoiseLevel) -> Any:
+    """``sigma_s (1 - e^h) = sigma_s - alpha_s sigma_t / alpha_t``: that of a change of eps; not from pure noise."""
+    return s.sigma - s.alpha * t.sigma / t.alpha
+
+
 def bend(h: Any, t: NoiseLevel, s: NoiseLevel, now: Tensor, others: Sequence[Point]) -> Tensor | float:
     """``sum_j w_j (f_j - f_t)``: what the polynomial through all estimates adds to the constant f_t.
 
