@@ -11,7 +11,7 @@ from diffusion_labs.schedules.noise_level import NoiseLevel
 
 
 class DPMSolverPP3SSampler(Sampler):
-    """DPM-Solver++ 3S (arXiv 2211.01095, Sec. 4.1 with k = 3). Third order, three calls a step, deterministic.
+    """DPM-Solver++ 3S (arXiv 2211.01095, single-step with k = 3). Third order, three calls a step, deterministic.
 
     ``DPMSolver3Sampler`` in x0. With u and v a third and two thirds of the way from t to s in log-SNR:
     ``x_u = alpha_u x0 + sigma_u eps``; ``x_v = alpha_v x0 + sigma_v eps + alpha_v w_u (x0_u - x0)``;

@@ -15,7 +15,7 @@ class LMSSampler(MultistepSampler):
 
     ``x_s = alpha_s x0 + sigma_s eps + (sigma_s - alpha_s sigma_t / alpha_t) sum_j w_j (eps_j - eps)``: the step
     of DDIM, and the exact integral of the polynomial in sigma / alpha through the last estimates of
-    the noise (the rhoAB of DEIS, arXiv 2204.13902, App. B.2). The order is their number; but the first steps have
+    the noise (the rhoAB of DEIS, arXiv 2204.13902). The order is their number; but the first steps have
     fewer, so orders above 2 need short first steps. An estimate made at pure noise is infinitely far away and not
     used. Arguments as
     ``MultistepSampler``'s.
