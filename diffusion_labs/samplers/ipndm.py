@@ -19,7 +19,7 @@ class IPNDMSampler(MultistepSampler):
     with the Adams-Bashforth mean of the last estimates of the noise, ``(3, -1) / 2``, ``(23, -16, 5) / 12``,
     ``(55, -59, 37, -9) / 24``; the first steps have fewer. These are the weights of equal steps in sigma / alpha, where
     it is ``LMSSampler``, and the order their number. On other grids, as on PNDM's equal steps in time, the order is 2
-    with any number from 2 on, and more of them make the error smaller. ``LMSSampler`` and ``DEISSampler`` have
+    with any number from 2 on; 3 and 4 make the error smaller than 2. ``LMSSampler`` and ``DEISSampler`` have
     the weights of the grid's own steps.
 
     Args:

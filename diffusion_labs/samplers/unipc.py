@@ -27,9 +27,9 @@ class UniPCSampler(MultistepSampler):
     where there is but one other estimate, at u, B_2 replaces the weight by
     ``alpha_s (1 - e^(-h)) / (2 u)``, u in units of the step.
 
-    The first steps have fewer estimates, so p above 2 falls at order 3 unless they are short or near pure noise: a
-    call more in the first step is enough. p above 3 is more accurate at steps in log-SNR below about 0.4, and less
-    at larger ones. Arguments as ``MultistepSampler``'s.
+    The first steps have fewer estimates, so p above 2 falls at order 3 unless they are short or near pure noise: for
+    p = 3 and 4, one call more in the first step is enough. p above 3 is more accurate at steps in log-SNR
+    below about 0.4, and less at larger ones. Arguments as ``MultistepSampler``'s.
     """
 
     def step(
