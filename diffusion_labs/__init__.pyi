@@ -56,6 +56,12 @@ from .samplers.euler import EulerSampler as EulerSampler
 from .samplers.heun import HeunSampler as HeunSampler
 from .samplers.unipc import UniPCSampler as UniPCSampler
 from .samplers.lms import LMSSampler as LMSSampler
+from .samplers.dpm_solver_2m import DPMSolver2MSampler as DPMSolver2MSampler
+from .samplers.dpm_solver_3 import DPMSolver3Sampler as DPMSolver3Sampler
+from .samplers.dpm_solver_pp_3s import DPMSolverPP3SSampler as DPMSolverPP3SSampler
+from .samplers.ipndm import IPNDMSampler as IPNDMSampler
+from .samplers.plms import PLMSSampler as PLMSSampler
+from .samplers.pndm import PNDMSampler as PNDMSampler
 from .samplers.euler_ancestral import EulerAncestralSampler as EulerAncestralSampler
 from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverPPSDE2MSampler
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler

@@ -11,13 +11,12 @@ from diffusion_labs.schedules.noise_level import NoiseLevel
 
 
 class DEISSampler(MultistepSampler):
-    """DEIS, the Adams-Bashforth form in log-SNR (arXiv 2204.13902, Eq. 14 and 15). One call a step, deterministic.
+    """DEIS, the Adams-Bashforth form (AB-DEIS, arXiv 2204.13902) in log-SNR. One call a step, deterministic.
 
     ``x_s = alpha_s x0 + sigma_s eps + sigma_s sum_j w_j (eps_j - eps)``: the step of DDIM, and the exact
     integral of the polynomial in log-SNR through the last estimates of the noise (``exponential``).
-    The order is their number; but the first steps have fewer, so order 3 falls at order 2 unless they are short
-    or near pure noise. Arguments as
-    ``MultistepSampler``'s.
+    The order is their number; but the first steps have fewer, so orders above 2 fall at order 2 unless these are short
+    or near pure noise. Arguments as ``MultistepSampler``'s.
     """
 
     def step(

@@ -10,7 +10,7 @@ from diffusion_labs.schedules.noise_level import NoiseLevel, remaining
 
 
 class DPMSolverPPSDE2MSampler(Sampler):
-    """SDE-DPM-Solver++ 2M (arXiv 2211.01095, Eq. 18). One call a step, stochastic.
+    """SDE-DPM-Solver++ 2M (arXiv 2211.01095). One call a step, stochastic.
 
     ``x_s = alpha_s x0 + sigma_s e^(-h) eps + alpha_s (1 - e^(-2h)) (x0' - x0) + sigma_s sqrt(1 - e^(-2h)) noise``: the
     step of DDPM, with ``x0' = x0 + (h / h_last) (x0 - x0_last) / 2``, x0 continued to the middle of the step,

@@ -18,16 +18,18 @@ class Past(NamedTuple):
 
 
 class UniPCSampler(MultistepSampler):
-    """UniPC (arXiv 2302.04867, Alg. 5 to 8, data prediction, B_2). Order p + 1, one call a step, deterministic.
+    """UniPC (arXiv 2302.04867, data prediction with B_2). Order p + 1, one call a step, deterministic.
 
     Each estimate of x0 is used twice: to correct x_t, which was predicted without it, and to predict
     x_s. Both integrate the polynomial in log-SNR through the estimates (``exponential``),
     ``x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^(-h)) x0 + alpha_s sum_j w_j (x0_j - x0)``: the
-    predictor through the last p, the corrector through those and the new one. As in the paper (Sec.
-    3.1), where there is but one other estimate, at u, B_2 replaces the weight by
-    ``alpha_s (1 - e^(-h)) / (2 u)``, u in units of the step. The first steps have fewer estimates,
-    so p = 3 falls at order 3 unless they are short or near pure noise. Arguments as
-    ``MultistepSampler``'s.
+    predictor (UniP) through the last p, the corrector (UniC) through those and the new one. As in the paper,
+    where there is but one other estimate, at u, B_2 replaces the weight by
+    ``alpha_s (1 - e^(-h)) / (2 u)``, u in units of the step.
+
+    The first steps have fewer estimates, so p above 2 falls at order 3 unless they are short or near pure noise: for
+    p = 3 and 4, one call more in the first step is enough. p above 3 is more accurate at steps in log-SNR
+    below about 0.4, and less at larger ones. Arguments as ``MultistepSampler``'s.
     """
 
     def step(
