@@ -1,5 +1,12 @@
 """Samplers: wrap the model; one call of it in train mode, the whole schedule in eval mode."""
 
+from diffusion_labs.samplers.align_your_steps import (
+    AYS_STABLE_DIFFUSION,
+    AYS_STABLE_DIFFUSION_XL,
+    AYS_STABLE_VIDEO_DIFFUSION,
+    align_your_steps,
+)
+from diffusion_labs.samplers.beta_grid import beta
 from diffusion_labs.samplers.ddim import DDIMSampler
 from diffusion_labs.samplers.ddpm import DDPMSampler
 from diffusion_labs.samplers.deis import DEISSampler
@@ -12,8 +19,18 @@ from diffusion_labs.samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler
 from diffusion_labs.samplers.edm_stochastic import EDMStochasticSampler
 from diffusion_labs.samplers.euler import EulerSampler
 from diffusion_labs.samplers.euler_ancestral import EulerAncestralSampler
-from diffusion_labs.samplers.grids import all_steps, karras, leading, linspace, trailing, uniform_log_snr
+from diffusion_labs.samplers.grids import (
+    all_steps,
+    at_times,
+    exponential,
+    karras,
+    leading,
+    linspace,
+    trailing,
+    uniform_log_snr,
+)
 from diffusion_labs.samplers.heun import HeunSampler
+from diffusion_labs.samplers.lint import Finding, lint
 from diffusion_labs.samplers.lms import LMSSampler
 from diffusion_labs.samplers.sampler import Estimate, Sampler
 from diffusion_labs.samplers.unipc import UniPCSampler
@@ -34,12 +51,21 @@ __all__ = [
     "DPMSolverPPSDE2MSampler",
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
+    "AYS_STABLE_DIFFUSION",
+    "AYS_STABLE_DIFFUSION_XL",
+    "AYS_STABLE_VIDEO_DIFFUSION",
     "Estimate",
+    "Finding",
     "Sampler",
+    "align_your_steps",
     "all_steps",
+    "at_times",
+    "beta",
+    "exponential",
     "karras",
     "leading",
     "linspace",
+    "lint",
     "trailing",
     "uniform_log_snr",
 ]
