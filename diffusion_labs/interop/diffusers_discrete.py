@@ -116,17 +116,13 @@ def _betas(config: Config) -> Tensor:
     steps = config["num_train_timesteps"]
     trained = config.get("trained_betas")
     if trained is None:
-        ends = (steps, config.get("beta_start"), config.get("beta_end"))
-        make = config.choose(
-            "beta_schedule",
-            {
-                "linear": partial(linear_beta_schedule, *ends),
-                "scaled_linear": partial(scaled_linear_beta_schedule, *ends),
-                "sigmoid": partial(sigmoid_beta_schedule, *ends),
-                "squaredcos_cap_v2": partial(cosine_beta_schedule, steps),
-            },
-        )
-        betas: Tensor = make()
+        table: dict[str, Callable[[], Tensor]] = {"squaredcos_cap_v2": partial(cosine_beta_schedule, steps)}
+        if "beta_start" in config.values:
+            ends = (steps, config["beta_start"], config["beta_end"])
+            table["linear"] = partial(linear_beta_schedule, *ends)
+            table["scaled_linear"] = partial(scaled_linear_beta_schedule, *ends)
+            table["sigmoid"] = partial(sigmoid_beta_schedule, *ends)
+        betas: Tensor = config.choose("beta_schedule", table)()
     else:
         betas = torch.as_tensor(trained, dtype=torch.float64)
         if len(betas) != steps:

@@ -61,7 +61,7 @@ def distilled(schedule: Schedule, steps: int, original: int) -> Tensor:
 def placed(schedule: Schedule, steps: int, place: Place, ends: Grid, high: float | None, low: float | None) -> Tensor:
     """Noise levels ``sigma / alpha`` from ``high`` to ``low``, where given, or those of the ends of a grid."""
     times = ends(schedule, steps)[[0, -1]].double()
-    noisiest, cleanest = torch.exp(-schedule.log_snr(times) / 2).clamp(max=MOST_NOISE)
+    noisiest, cleanest = torch.exp(-schedule.log_snr(times) / 2).nan_to_num(posinf=MOST_NOISE)
     levels = place(
         noisiest if high is None else torch.full_like(noisiest, high),
         cleanest if low is None else torch.full_like(cleanest, low),

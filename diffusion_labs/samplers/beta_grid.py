@@ -36,7 +36,7 @@ def beta_quantile(p: Tensor, a: float, b: float) -> Tensor:
     middle = _incomplete_beta(torch.full_like(p[:1], 0.5), a, b)
     below = _bisect(torch.minimum(p, middle), a, b)
     above = 1 - _bisect(torch.minimum(1 - p, 1 - middle), b, a)
-    return torch.where(p <= middle, below, above)
+    return torch.where((p < middle) | (p == 0), below, above)
 
 
 def _bisect(p: Tensor, a: float, b: float) -> Tensor:
