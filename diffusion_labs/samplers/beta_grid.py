@@ -33,7 +33,7 @@ def beta_quantile(p: Tensor, a: float, b: float) -> Tensor:
 
     By bisection on [0, 1/2], from the side on which x lies: ``I_x(a, b) = 1 - I_{1 - x}(b, a)``.
     """
-    middle = _incomplete_beta(torch.full_like(p[:1], 0.5), a, b)
+    middle = _incomplete_beta(torch.full_like(p[:1], 0.5), a, b).clamp(max=1)  # not a rounding error above it
     below = _bisect(torch.minimum(p, middle), a, b)
     above = 1 - _bisect(torch.minimum(1 - p, 1 - middle), b, a)
     return torch.where((p < middle) | (p == 0), below, above)

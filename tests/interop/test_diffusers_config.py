@@ -166,11 +166,12 @@ def test_placed_noise_levels(name: str, place: str) -> None:
         if set(keys) - set(DEFAULTS[name]):
             continue
         scheduler, (schedule, _, grid) = both(name, **{place: True}, **keys)
+        scheduler.alphas_cumprod = schedule.alpha(torch.arange(1000)) ** 2  # in place of their float32 one
         times, expected = grid(schedule, 12), their_times(scheduler, 12)
-        tolerance = 1.0 if name in (*MULTI_STEP, SINGLE) else 0.5 if "KDPM2" in name else 2e-2
+        tolerance = 1.0 if name in (*MULTI_STEP, SINGLE) else 0.5 if "KDPM2" in name else 1e-3
         assert (times - expected).abs().max() <= tolerance, (keys, times - expected)
         levels = scheduler.sigmas[scheduler.sigmas > 0].double().unique_consecutive()[:12]
-        torch.testing.assert_close(schedule.sigma(times) / schedule.alpha(times), levels, rtol=2e-3, atol=0)
+        torch.testing.assert_close(schedule.sigma(times) / schedule.alpha(times), levels, rtol=1e-5, atol=0)
 
 
 def test_the_range_of_placed_noise_levels() -> None:
@@ -273,9 +274,10 @@ def test_score_sde() -> None:
     "name", ["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "LMSDiscreteScheduler"]
 )
 def test_add_noise_is_q_sample(name: str) -> None:
-    """Of schedulers in k-diffusion's scale, x / alpha."""
-    scheduler, (schedule, _, _) = both(name)
-    t = torch.tensor([900, 500, 3])
+    """LMS noises in k-diffusion's scale, x / alpha."""
+    scheduler, (schedule, _, _) = both(name, timestep_spacing="trailing")
+    scheduler.set_timesteps(10)
+    t = scheduler.timesteps[[1, 5, 9]].long()
     x0, noise = torch.randn(2, 3, 1, 8, 8, dtype=torch.float64)
     expected = scheduler.add_noise(x0, noise, t.float() if "LMS" in name else t)
     scale = schedule.alpha(t).reshape(3, 1, 1, 1) if "LMS" in name else 1.0
