@@ -69,12 +69,23 @@ from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSample
 from .samplers.inversion import invert as invert
 from .samplers.brownian import BrownianNoise as BrownianNoise
 from .samplers.multistep import MultistepSampler as MultistepSampler
+from .samplers.align_your_steps import AYS_STABLE_DIFFUSION as AYS_STABLE_DIFFUSION
+from .samplers.align_your_steps import AYS_STABLE_DIFFUSION_XL as AYS_STABLE_DIFFUSION_XL
+from .samplers.align_your_steps import AYS_STABLE_VIDEO_DIFFUSION as AYS_STABLE_VIDEO_DIFFUSION
+from .samplers.align_your_steps import align_your_steps as align_your_steps
+from .samplers.beta_grid import beta as beta
 from .samplers.grids import all_steps as all_steps
+from .samplers.grids import at_times as at_times
+from .samplers.grids import exponential as exponential
 from .samplers.grids import karras as karras
 from .samplers.grids import leading as leading
 from .samplers.grids import linspace as linspace
 from .samplers.grids import trailing as trailing
 from .samplers.grids import uniform_log_snr as uniform_log_snr
+
+# What is wrong with a choice of these
+from .samplers.lint import Finding as Finding
+from .samplers.lint import lint as lint
 
 # Transforms
 from .transforms.transform import Transform as Transform
@@ -118,6 +129,9 @@ from .data import DataError as DataError
 from .data import Digits as Digits
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
+
+# Formats of other libraries
+from .interop import from_diffusers_config as from_diffusers_config
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule

@@ -30,6 +30,7 @@ SCHEDULES: dict[str, Callable[[], dl.Schedule]] = {
     "edm": dl.EDMSchedule,
     "rectified_flow": dl.RectifiedFlowSchedule,
     "shifted_flow": lambda: dl.RectifiedFlowSchedule(shift=3.0),
+    "flow_to_1000": lambda: dl.RectifiedFlowSchedule(terminal=1000.0),
     "short": lambda: dl.DiscreteGaussianSchedule(dl.linear_beta_schedule(50)),
 }
 
@@ -81,6 +82,9 @@ GRIDS = {
     "linspace": dl.linspace,
     "karras": dl.karras,
     "uniform_log_snr": dl.uniform_log_snr,
+    "exponential": dl.exponential,
+    "beta": dl.beta,
+    "align_your_steps": dl.align_your_steps,
     "all_steps": dl.all_steps,
 }
 

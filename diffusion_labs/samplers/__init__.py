@@ -1,6 +1,13 @@
 """Samplers: wrap the model; one call of it in train mode, the whole schedule in eval mode."""
 
 from diffusion_labs.samplers.adaptive import AdaptiveSampler
+from diffusion_labs.samplers.align_your_steps import (
+    AYS_STABLE_DIFFUSION,
+    AYS_STABLE_DIFFUSION_XL,
+    AYS_STABLE_VIDEO_DIFFUSION,
+    align_your_steps,
+)
+from diffusion_labs.samplers.beta_grid import beta
 from diffusion_labs.samplers.brownian import BrownianNoise
 from diffusion_labs.samplers.ddim import DDIMSampler
 from diffusion_labs.samplers.ddpm import DDPMSampler
@@ -17,10 +24,20 @@ from diffusion_labs.samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler
 from diffusion_labs.samplers.edm_stochastic import EDMStochasticSampler
 from diffusion_labs.samplers.euler import EulerSampler
 from diffusion_labs.samplers.euler_ancestral import EulerAncestralSampler
-from diffusion_labs.samplers.grids import all_steps, karras, leading, linspace, trailing, uniform_log_snr
+from diffusion_labs.samplers.grids import (
+    all_steps,
+    at_times,
+    exponential,
+    karras,
+    leading,
+    linspace,
+    trailing,
+    uniform_log_snr,
+)
 from diffusion_labs.samplers.heun import HeunSampler
 from diffusion_labs.samplers.inversion import invert
 from diffusion_labs.samplers.ipndm import IPNDMSampler
+from diffusion_labs.samplers.lint import Finding, lint
 from diffusion_labs.samplers.lms import LMSSampler
 from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.plms import PLMSSampler
@@ -55,12 +72,21 @@ __all__ = [
     "Estimate",
     "MultistepSampler",
     "NoiseSource",
+    "AYS_STABLE_DIFFUSION",
+    "AYS_STABLE_DIFFUSION_XL",
+    "AYS_STABLE_VIDEO_DIFFUSION",
+    "Finding",
     "Sampler",
+    "align_your_steps",
     "all_steps",
     "invert",
+    "at_times",
+    "beta",
+    "exponential",
     "karras",
     "leading",
     "linspace",
+    "lint",
     "trailing",
     "uniform_log_snr",
 ]

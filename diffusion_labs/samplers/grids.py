@@ -5,7 +5,8 @@ A grid is a function of the schedule and the number of calls that returns the ti
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,31 +55,75 @@ def linspace(schedule: Schedule, steps: int) -> Tensor:
 
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     """Evenly spaced in ``(sigma / alpha)^(1 / rho)`` (EDM, arXiv 2206.00364, Eq. 5): more steps at little noise."""
-    return _between(schedule, steps, lambda log_snr: torch.exp(-log_snr / (2 * rho)), lambda r: -2 * rho * r.log())
+
+    def space(low: Tensor, high: Tensor, count: int) -> Tensor:
+        root = torch.lerp(torch.exp(-low / (2 * rho)), torch.exp(-high / (2 * rho)), _ramp(count))
+        return -2 * rho * root.log()
+
+    return between_ends(schedule, steps, space)
 
 
 def uniform_log_snr(schedule: Schedule, steps: int) -> Tensor:
-    """Evenly spaced in log-SNR (DPM-Solver, arXiv 2206.00927, Sec. 3.4); in log sigma: "exponential"."""
-    return _between(schedule, steps, lambda log_snr: log_snr, lambda log_snr: log_snr)
+    """Evenly spaced in log-SNR (DPM-Solver, arXiv 2206.00927, Sec. 3.4): ``exponential`` with rho = 1."""
+    return exponential(schedule, steps)
 
 
-def _between(
-    schedule: Schedule, steps: int, forward: Callable[[Tensor], Tensor], inverse: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """From the last time to the first, evenly spaced in a function of log-SNR, at fractional times.
+def exponential(schedule: Schedule, steps: int, rho: float = 1.0) -> Tensor:
+    """``log(sigma / alpha)`` falls as ``(1 - u)^rho``, u even in [0, 1] (k-diffusion's polyexponential schedule).
+
+    rho above 1 puts more steps at little noise. With many steps and a large rho the last of them can
+    be too close to tell apart, which the sampler refuses.
+    """
+    if not rho > 0:
+        raise ValueError(f"rho ({rho}) must be positive")
+    return between_ends(schedule, steps, lambda low, high, count: torch.lerp(low, high, 1 - (1 - _ramp(count)) ** rho))
+
+
+def at_times(times: Sequence[float]) -> Grid:
+    """A grid of given times: ``Sampler(..., eval_steps=3, grid=at_times([999, 500, 10]))``.
+
+    Args:
+        times: strictly decreasing, within the range of the schedule; ``eval_steps`` must be their number.
+
+    Raises:
+        ValueError: if ``times`` is empty or not strictly decreasing; from the grid, if the number or the range
+            do not fit.
+    """
+    given = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+    if given.ndim != 1 or len(given) == 0 or not bool((given.diff() < 0).all()):
+        raise ValueError(f"times must be a list of strictly decreasing times; got {times}")
+    return partial(_given, given)
+
+
+def _given(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
+    if steps != len(times):
+        raise ValueError(f"at_times has {len(times)} times, not eval_steps={steps}; give eval_steps={len(times)}")
+    if times[0] > schedule.terminal or times[-1] <= schedule.clean:
+        raise ValueError(
+            f"at_times goes from {times[0]:g} to {times[-1]:g}, but the times of {type(schedule).__name__} are in "
+            f"({schedule.clean:g}, {schedule.terminal:g}]; leave out what is beyond, and clean data"
+        )
+    snapped = schedule.snap(times)
+    return snapped if torch.equal(snapped.double(), times) else times.clone()
+
+
+def between_ends(schedule: Schedule, steps: int, space: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
+    """From the last time to the first by log-SNR: ``space(low, high, count)`` places the calls, at fractional times.
 
     Where the last time has zero SNR, it is the first of the grid, and the others go from ``LEAST_LOG_SNR`` on.
     """
     ends = torch.tensor([schedule.terminal, schedule.first], dtype=torch.float64, device="cpu")
     low, high = schedule.log_snr(ends)
     endless = bool(low.isinf())
-    low = low.clamp(min=LEAST_LOG_SNR) if endless else low
-    share = _count(steps - endless) / max(1, steps - 1 - endless)
-    spaced = torch.lerp(forward(low), forward(high), share)
-    times = schedule.time(inverse(spaced))
+    times = schedule.time(space(low.clamp(min=LEAST_LOG_SNR) if endless else low, high, steps - endless))
     if not endless:
         times[:1] = schedule.terminal  # not a rounding error beside it
     return torch.cat([ends[:1], times]) if endless else times
+
+
+def _ramp(steps: int) -> Tensor:
+    """From 0 to 1, both included."""
+    return _count(steps) / max(1, steps - 1)
 
 
 def _count(steps: int) -> Tensor:

@@ -14,25 +14,31 @@ class RectifiedFlowSchedule(ContinuousSchedule):
 
     Args:
         shift: 1 for times on the line itself.
+        terminal: the last time, in the units in which the network is told the time; t above is a share of it.
+            Networks from diffusers are told times up to 1000.
     """
 
-    def __init__(self, shift: float = 1.0) -> None:
+    def __init__(self, shift: float = 1.0, *, terminal: float = 1.0) -> None:
         super().__init__()
         if not shift > 0:
             raise ValueError(f"shift ({shift}) must be positive")
+        if not terminal > 0:
+            raise ValueError(f"terminal ({terminal}) must be positive")
         self.shift = shift
+        self.terminal = terminal
+        self.first = self.first * terminal
 
     def alpha(self, t: Tensor) -> Tensor:
         """``1 - u = (1 - t) / (1 + (shift - 1) t)``."""
-        t = self.precise(t)
+        t = self.precise(t) / self.terminal
         return (1 - t) / (1 + (self.shift - 1) * t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """``u``."""
-        t = self.precise(t)
+        t = self.precise(t) / self.terminal
         return self.shift * t / (1 + (self.shift - 1) * t)
 
     def time(self, log_snr: Tensor) -> Tensor:
         """See the base class: ``u = sigmoid(-log_snr / 2)``, then the map back to t."""
         u = (-self.precise(log_snr) / 2).sigmoid()
-        return (u / (self.shift - (self.shift - 1) * u)).clamp(0, 1)
+        return self.terminal * (u / (self.shift - (self.shift - 1) * u)).clamp(0, 1)

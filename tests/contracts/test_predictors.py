@@ -6,7 +6,7 @@ import torch
 import diffusion_labs as dl
 from tests.catalogue import CLAMPS, PREDICTORS, SCHEDULES
 
-ZERO_SNR = ("zero_terminal_snr", "shifted_cosine", "rectified_flow", "shifted_flow")
+ZERO_SNR = ("zero_terminal_snr", "shifted_cosine", "rectified_flow", "shifted_flow", "flow_to_1000")
 DEFINED = [
     (schedule, predictor)
     for schedule in SCHEDULES

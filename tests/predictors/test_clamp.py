@@ -24,12 +24,21 @@ def test_dynamic_threshold_with_another_bound_scales() -> None:
     torch.testing.assert_close(dl.DynamicThreshold(0.9, bound=2.0)(2 * x), 2 * dl.DynamicThreshold(0.9)(x))
 
 
+def test_dynamic_threshold_with_a_limit_clips_what_is_beyond() -> None:
+    """At most to [-limit, limit]; with a limit of 1 it is clipping."""
+    x = torch.randn(6, 30, dtype=torch.float64) * 3
+    s = x.abs().quantile(0.9, dim=1, keepdim=True).clamp(1, 1.5)
+    torch.testing.assert_close(dl.DynamicThreshold(0.9, limit=1.5)(x), x.clamp(-s, s) / s)
+    assert torch.equal(dl.DynamicThreshold(limit=1.0)(x), dl.StaticClamp()(x))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: dl.StaticClamp(1.0, -1.0), "low"),
         (lambda: dl.DynamicThreshold(0.0), "quantile"),
         (lambda: dl.DynamicThreshold(bound=0.0), "bound"),
+        (lambda: dl.DynamicThreshold(limit=0.5), "limit"),
     ],
 )
 def test_impossible_bounds_are_named(make, message: str) -> None:
