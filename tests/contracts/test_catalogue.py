@@ -8,7 +8,8 @@ from torch import nn
 import diffusion_labs as dl
 from tests import catalogue
 
-BASES = (dl.Adapter, dl.ConditionalModule, dl.Predictor, dl.Sampler, dl.Schedule, dl.ContinuousSchedule, dl.Transform)
+BASES = (dl.Adapter, dl.ConditionalModule, dl.Density, dl.LogSNRDensity, dl.Predictor, dl.Sampler)
+BASES += (dl.Schedule, dl.ContinuousSchedule, dl.Transform)
 NOT_COMPONENTS = {dl.Objective}  # has no family: it is tested in tests/training
 
 
@@ -29,7 +30,7 @@ def catalogued_components() -> set[type]:
     parts += [factory(schedule) for factory in catalogue.PREDICTORS.values()]
     parts += [factory(network, schedule, predictor) for factory in catalogue.SAMPLERS.values()]
     parts += [case.wrap(catalogue.TinyNetwork()) for case in catalogue.ADAPTERS.values()]
-    for family in (catalogue.NETWORKS, catalogue.TRANSFORMS, catalogue.LOSSES):
+    for family in (catalogue.DENSITIES, catalogue.MEANS, catalogue.NETWORKS, catalogue.TRANSFORMS, catalogue.LOSSES):
         parts += [factory() for factory in family.values()]
     return {type(part) for part in parts}
 
