@@ -74,6 +74,16 @@ class UniformLogSNR(LogSNRDensity):
         inside = (log_snr >= self.log_snr_min) & (log_snr <= self.log_snr_max)
         return torch.where(inside, torch.zeros_like(log_snr), -torch.inf)
 
+    def check(self, schedule: Process) -> None:
+        """See the base class."""
+        super().check(schedule)
+        last = torch.tensor([schedule.terminal], dtype=torch.float64, device="cpu")
+        if schedule.log_snr(last).clamp(min=self.log_snr_min).isinf():
+            raise ValueError(
+                f"log_snr_min ({self.log_snr_min}) must be finite on {type(schedule).__name__}, whose terminal SNR is "
+                "zero: no density is uniform down to -inf"
+            )
+
 
 class SymmetricLogSNR(LogSNRDensity):
     """Base of densities of ``log_snr = mean - scale * z``, with z of a standard, symmetric distribution.
