@@ -64,6 +64,7 @@ from .randomness import stratified_uniform as stratified_uniform
 
 # Samplers, and their grids of times
 from .samplers.sampler import Sampler as Sampler
+from .samplers.adaptive import AdaptiveSampler as AdaptiveSampler
 from .samplers.ddim import DDIMSampler as DDIMSampler
 from .samplers.ddpm import DDPMSampler as DDPMSampler
 from .samplers.deis import DEISSampler as DEISSampler
@@ -75,10 +76,19 @@ from .samplers.euler import EulerSampler as EulerSampler
 from .samplers.heun import HeunSampler as HeunSampler
 from .samplers.unipc import UniPCSampler as UniPCSampler
 from .samplers.lms import LMSSampler as LMSSampler
+from .samplers.dpm_solver_2m import DPMSolver2MSampler as DPMSolver2MSampler
+from .samplers.dpm_solver_3 import DPMSolver3Sampler as DPMSolver3Sampler
+from .samplers.dpm_solver_pp_3s import DPMSolverPP3SSampler as DPMSolverPP3SSampler
+from .samplers.ipndm import IPNDMSampler as IPNDMSampler
+from .samplers.plms import PLMSSampler as PLMSSampler
+from .samplers.pndm import PNDMSampler as PNDMSampler
 from .samplers.euler_ancestral import EulerAncestralSampler as EulerAncestralSampler
 from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverPPSDE2MSampler
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler
 from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSampler
+from .samplers.inversion import invert as invert
+from .samplers.brownian import BrownianNoise as BrownianNoise
+from .samplers.multistep import MultistepSampler as MultistepSampler
 from .samplers.grids import all_steps as all_steps
 from .samplers.grids import karras as karras
 from .samplers.grids import leading as leading
@@ -117,6 +127,12 @@ from .training import Objective as Objective
 from .training import TrainOptions as TrainOptions
 from .training import WarmupCosine as WarmupCosine
 from .training import train as train
+
+# Evaluation
+from .metrics.likelihood import HutchinsonTrace as HutchinsonTrace
+from .metrics.likelihood import bits_per_dimension as bits_per_dimension
+from .metrics.likelihood import exact_trace as exact_trace
+from .metrics.likelihood import log_likelihood as log_likelihood
 
 # Data
 from .data import Batches as Batches

@@ -17,9 +17,12 @@ class DiffusionOutput(NamedTuple):
             its two bounds (Improved DDPM, arXiv 2102.09672, Eq. 15); ``None`` where it is not learned.
         mean: mean of p(x_s | x_t), filled in train mode by a sampler that learns the variance.
         log_variance: log-variance of p(x_s | x_t), filled beside ``mean``.
+        renoise_prediction: the prediction whose noise the next x_s gets, where it is not that of ``prediction``:
+            guidance adapters may steer the clean data and leave the noise alone (CFG++, arXiv 2406.08070).
     """
 
     prediction: Tensor
     variance_value: Tensor | None = None
     mean: Tensor | None = None
     log_variance: Tensor | None = None
+    renoise_prediction: Tensor | None = None

@@ -81,6 +81,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "ddim": dl.DDIMSampler,
     "ddim_stochastic": lambda *args, **options: dl.DDIMSampler(*args, eta=0.7, **options),
     "euler": dl.EulerSampler,
+    "adaptive": dl.AdaptiveSampler,
     "heun": dl.HeunSampler,
     "dpmpp_2m": dl.DPMSolverPP2MSampler,
     "dpmpp_2s": dl.DPMSolverPP2SSampler,
@@ -97,6 +98,12 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "deis_2": lambda *args, **options: dl.DEISSampler(*args, order=2, **options),
     "deis_3": lambda *args, **options: dl.DEISSampler(*args, order=3, **options),
     "dpm2": dl.DPM2Sampler,
+    "dpm3": dl.DPMSolver3Sampler,
+    "dpmpp_3s": dl.DPMSolverPP3SSampler,
+    "dpm_2m": dl.DPMSolver2MSampler,
+    "ipndm": dl.IPNDMSampler,
+    "plms": dl.PLMSSampler,
+    "pndm": dl.PNDMSampler,
 }
 
 GRIDS = {

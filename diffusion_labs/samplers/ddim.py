@@ -47,4 +47,4 @@ class DDIMSampler(Sampler):
             return s.alpha * x0 + s.sigma * eps, past
 
         w = self.eta**2 * (1 - remaining(s, t))
-        return s.alpha * x0 + s.sigma * ((1 - w) ** 0.5 * eps + w**0.5 * noise()), past
+        return s.alpha * x0 + s.sigma * ((1 - w) ** 0.5 * eps + w**0.5 * noise(t, s)), past

@@ -8,16 +8,16 @@ from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
-from diffusion_labs.schedules.noise_level import NoiseLevel, posterior
+from diffusion_labs.schedules.noise_level import NoiseLevel, posterior, remaining
 from diffusion_labs.schedules.schedule import Schedule
 
 
 class DDPMSampler(Sampler):
     """Ancestral sampling of p(x_s | x_t) (DDPM, arXiv 2006.11239, Alg. 2). One call a step, stochastic.
 
-    ``x_s = from_xt x_t + from_x0 x0 + sqrt(small^(1 - v) large^v) noise``, with the posterior of
-    ``schedule.q_posterior`` and v learned by the network (Improved DDPM, arXiv 2102.09672, Eq. 15)
-    or fixed. In train mode, the mean and log-variance of the step of a network that learns the
+    ``x_s = alpha_s x0 + sigma_s sqrt(SNR_t / SNR_s) eps + sqrt(small^(1 - v) large^v) noise``: the mean and the
+    bounds of the variance of ``schedule.q_posterior``, and v learned by the network (Improved DDPM, arXiv
+    2102.09672, Eq. 15) or fixed. In train mode, the mean and log-variance of the step of a network that learns the
     variance are filled in, for ``VLBLoss``.
 
     Args:
@@ -46,13 +46,13 @@ class DDPMSampler(Sampler):
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
-        x0, _, learned = denoise(xt, t)
+        x0, eps, learned = denoise(xt, t)
         q = posterior(s, t)
         v = self.variance_value if learned is None else learned
 
-        mean = q.from_xt * xt + q.from_x0 * x0
+        mean = s.alpha * x0 + s.sigma * remaining(s, t) ** 0.5 * eps
         std = (q.small * (q.large / q.small) ** v) ** 0.5
-        return mean + std * noise(), past
+        return mean + std * noise(t, s), past
 
     def train_step(
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None

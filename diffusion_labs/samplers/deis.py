@@ -1,45 +1,23 @@
 """DEIS."""
 
-from typing import Any, Unpack
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.exponential import Point, bend, step_size
-from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
+from diffusion_labs.samplers.multistep import MultistepSampler
+from diffusion_labs.samplers.sampler import Denoise, Noise
 from diffusion_labs.schedules.noise_level import NoiseLevel
-from diffusion_labs.schedules.schedule import Schedule
 
 
-class DEISSampler(Sampler):
-    """DEIS, the Adams-Bashforth form in log-SNR (arXiv 2204.13902, Eq. 14 and 15). One call a step, deterministic.
+class DEISSampler(MultistepSampler):
+    """DEIS, the Adams-Bashforth form (AB-DEIS, arXiv 2204.13902) in log-SNR. One call a step, deterministic.
 
     ``x_s = alpha_s x0 + sigma_s eps + sigma_s sum_j w_j (eps_j - eps)``: the step of DDIM, and the exact
     integral of the polynomial in log-SNR through the last estimates of the noise (``exponential``).
-    The order is their number; but the first steps have fewer, so order 3 falls at order 2 unless they are short
-    or near pure noise.
-
-    Args:
-        model: see ``Sampler``.
-        schedule: see ``Sampler``.
-        predictor: see ``Sampler``.
-        order: number of estimates, at least 1; 1 is DDIM.
-        **options: ``eval_steps``, ``grid``, ``progress_bar``; see ``Sampler``.
+    The order is their number; but the first steps have fewer, so orders above 2 fall at order 2 unless these are short
+    or near pure noise. Arguments as ``MultistepSampler``'s.
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        schedule: Schedule,
-        predictor: Predictor,
-        *,
-        order: int = 3,
-        **options: Unpack[SamplerOptions],
-    ) -> None:
-        if order < 1:
-            raise ValueError(f"order ({order}) must be at least 1")
-        super().__init__(model, schedule, predictor, **options)
-        self.order = order
 
     def step(
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise

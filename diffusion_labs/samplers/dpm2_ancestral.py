@@ -47,8 +47,9 @@ class DPM2AncestralSampler(Sampler):
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
-        w: Any = self.eta**2 * (1 - remaining(s, t))
-        kept: Any = 1 - self.eta**2 + self.eta**2 * remaining(s, t)  # 1 - w, but not 0 where w is rounded to 1
+        r = remaining(s, t) if self.eta > 0 else 1.0
+        w: Any = self.eta**2 * (1 - r)
+        kept: Any = 1 - self.eta**2 + self.eta**2 * r  # 1 - w, but not 0 where w is rounded to 1
         down = s.sigma * kept**0.5
 
         x0, eps, _ = denoise(xt, t)
@@ -57,4 +58,4 @@ class DPM2AncestralSampler(Sampler):
             u = level_of(self.schedule, (t.log_snr + s.log_snr - math.log(kept)) / 2, t)
             _, eps_u, _ = denoise(u.alpha * x0 + u.sigma * eps, u)
             xs = xs + (down - s.alpha * t.sigma / t.alpha) * (eps_u - eps)
-        return (xs + s.sigma * w**0.5 * noise() if self.eta > 0 else xs), past
+        return (xs + s.sigma * w**0.5 * noise(t, s) if self.eta > 0 else xs), past

@@ -10,7 +10,7 @@ from diffusion_labs.schedules.noise_level import NoiseLevel
 
 
 class DPMSolverPP3MSampler(Sampler):
-    """DPM-Solver++ 3M (arXiv 2211.01095, Sec. 4.2 with k = 3). Third order, one call a step, deterministic.
+    """DPM-Solver++ 3M (arXiv 2211.01095, multi-step with k = 3). Third order, one call a step, deterministic.
 
     ``x_s = alpha_s x0 + sigma_s eps + alpha_s sum_j w_j (x0_j - x0)``: the step of DDIM, and the exact
     integral of the parabola in log-SNR through the last three estimates of x0 (``exponential``).

@@ -6,26 +6,26 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import Point, step_size
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel, posterior
+from diffusion_labs.schedules.noise_level import NoiseLevel, remaining
 
 
 class DPMSolverPPSDE2MSampler(Sampler):
-    """SDE-DPM-Solver++ 2M (arXiv 2211.01095, Eq. 18). One call a step, stochastic.
+    """SDE-DPM-Solver++ 2M (arXiv 2211.01095). One call a step, stochastic.
 
-    ``x_s = (sigma_s / sigma_t) e^(-h) x_t + alpha_s (1 - e^(-2h)) x0' + sigma_s sqrt(1 - e^(-2h)) noise``, which is
-    the step of DDPM, with ``x0' = x0 + (h / h_last) (x0 - x0_last) / 2``: x0 continued to the middle of
-    the step, where h is half the difference of log-SNR. x0' is x0 in the first step, and after pure noise,
-    where h_last is infinite. Arguments as ``Sampler``'s.
+    ``x_s = alpha_s x0 + sigma_s e^(-h) eps + alpha_s (1 - e^(-2h)) (x0' - x0) + sigma_s sqrt(1 - e^(-2h)) noise``: the
+    step of DDPM, with ``x0' = x0 + (h / h_last) (x0 - x0_last) / 2``, x0 continued to the middle of the step,
+    where h is half the difference of log-SNR. x0' is x0 in the first step, and after pure noise, where
+    h_last is infinite. Arguments as ``Sampler``'s.
     """
 
     def step(
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
-        x0, _, _ = denoise(xt, t)
-        middle = x0
+        x0, eps, _ = denoise(xt, t)
+        r = remaining(s, t)
+        xs = s.alpha * x0 + s.sigma * r**0.5 * eps
         if past is not None:
-            middle = x0 + step_size(t, s) / step_size(past.level, t) * (x0 - past.value) / 2
-
-        q = posterior(s, t)
-        return q.from_xt * xt + q.from_x0 * middle + q.small**0.5 * noise(), Point(t, x0)
+            ratio = step_size(t, s) / step_size(past.level, t)
+            xs = xs + s.alpha * (1 - r) * ratio * (x0 - past.value) / 2
+        return xs + s.sigma * (1 - r) ** 0.5 * noise(t, s), Point(t, x0)

@@ -3,7 +3,7 @@
 With ``l = log_snr / 2`` and ``h = l_s - l_t``, the probability flow from t to s is, exactly,
 ``x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^1 h e^(-h (1 - u)) x0(l_t + u h) du`` and
 ``x_s = (alpha_s / alpha_t) x_t + sigma_s int_0^1 -h e^(h (1 - u)) eps(l_t + u h) du``
-(DPM-Solver++, arXiv 2211.01095, Eq. 8; DPM-Solver, arXiv 2206.00927, Eq. 3.4). With the estimate held
+(DPM-Solver++, arXiv 2211.01095, Prop. 4.1; DPM-Solver, arXiv 2206.00927, Prop. 3.1). With the estimate held
 constant both are the step of DDIM; the functions here add what a polynomial through several
 estimates changes in it.
 """
@@ -37,6 +37,11 @@ def first_order(xt: Tensor, x0: Tensor, t: NoiseLevel, s: NoiseLevel) -> Tensor:
 def data_weight(t: NoiseLevel, s: NoiseLevel) -> Any:
     """``alpha_s (1 - e^(-h)) = alpha_s - alpha_t sigma_s / sigma_t``."""
     return s.alpha - t.alpha * s.sigma / t.sigma
+
+
+def noise_weight(t: NoiseLevel, s: NoiseLevel) -> Any:
+    """``sigma_s (1 - e^h) = sigma_s - alpha_s sigma_t / alpha_t``: that of a change of eps; not from pure noise."""
+    return s.sigma - s.alpha * t.sigma / t.alpha
 
 
 def bend(h: Any, t: NoiseLevel, s: NoiseLevel, now: Tensor, others: Sequence[Point]) -> Tensor | float:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_labs.samplers.exponential import noise_weight
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
 from diffusion_labs.schedules.noise_level import NoiseLevel
 
@@ -21,10 +22,16 @@ class HeunSampler(Sampler):
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
-        x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
-        if t.alpha == 0:
-            return xs, past
+        xs, _ = trapezoid(xt, t, s, denoise)
+        return xs, past
 
-        _, eps_s, _ = denoise(xs, s)
-        return xs + (s.sigma - s.alpha * t.sigma / t.alpha) * (eps_s - eps) / 2, past
+
+def trapezoid(xt: Tensor, t: NoiseLevel, s: NoiseLevel, denoise: Denoise) -> tuple[Tensor, Tensor]:
+    """Heun's step: x_s, and the estimate of the noise at t."""
+    x0, eps, _ = denoise(xt, t)
+    xs = s.alpha * x0 + s.sigma * eps
+    if t.alpha == 0:
+        return xs, eps
+
+    _, eps_s, _ = denoise(xs, s)
+    return xs + noise_weight(t, s) * (eps_s - eps) / 2, eps

@@ -17,7 +17,11 @@ from diffusion_labs.schedules.schedule import Schedule
 
 
 class Estimate(NamedTuple):
-    """What one call of the network says at a noise level; ``xt = alpha * x0 + sigma * eps``."""
+    """What one call of the network says at a noise level; ``xt = alpha * x0 + sigma * eps``.
+
+    A step is written in x0 and eps, not in x_t: guidance that leaves the noise alone (CFG++) returns the pair of
+    another x_t, and is then right in every sampler.
+    """
 
     x0: Tensor
     eps: Tensor
@@ -25,7 +29,8 @@ class Estimate(NamedTuple):
 
 
 Denoise = Callable[[Tensor, NoiseLevel], Estimate]
-Noise = Callable[[], Tensor]
+NoiseSource = Callable[[Tensor, NoiseLevel | None, NoiseLevel | None], Tensor]
+Noise = Callable[..., Tensor]  # noise(t, s): of the way from t to s; noise(): for any other use
 
 
 class SamplerOptions(TypedDict, total=False):
@@ -94,7 +99,9 @@ class Sampler(nn.Module):
             past: what the step before returned beside x_s; ``None`` at the first. A multi-step
                 solver keeps its history here, and nowhere else.
             denoise: ``denoise(x, level)`` calls the network and returns an ``Estimate``.
-            noise: ``noise()`` draws standard normal noise like ``xt``.
+            noise: ``noise(t, s)`` draws standard normal noise like ``xt`` for the way from t to s, ``noise()`` for any
+                other use. Each call is independent, unless the caller chose ``BrownianNoise``: then what
+                ``noise(t, s)`` adds is that of one path, whatever the grid.
 
         Returns:
             x_s and the new ``past``.
@@ -107,7 +114,7 @@ class Sampler(nn.Module):
         timestep: Tensor | None = None,
         conditional_inputs: ConditionalInputs | None = None,
         *,
-        generator: Generators = None,
+        generator: Generators | NoiseSource = None,
         start: float | None = None,
     ) -> DiffusionOutput | Tensor:
         """One call of the model in train mode, a finished sample in eval mode.
@@ -117,7 +124,7 @@ class Sampler(nn.Module):
                 in eval mode.
             timestep: the time of each sample, ``[b]``; not used in eval mode.
             conditional_inputs: tensors by name, passed to the model.
-            generator: random numbers of eval mode: one generator, or one per sample (``seeded``).
+            generator: random numbers of eval mode: one generator, one per sample (``seeded``), or ``BrownianNoise``.
             start: eval mode begins at this time, with x noised to it, instead of the last one.
 
         Returns:
@@ -150,7 +157,7 @@ class Sampler(nn.Module):
         timestep: Tensor | None = None,
         conditional_inputs: ConditionalInputs | None = None,
         *,
-        generator: Generators = None,
+        generator: Generators | NoiseSource = None,
         start: float | None = None,
     ) -> Iterator[Tensor]:
         """Yield x after each step of eval mode; the last is the sample. Arguments as ``forward``'s."""
@@ -158,8 +165,8 @@ class Sampler(nn.Module):
         def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
             return self.denoise(xt, level, conditional_inputs)
 
-        def noise() -> Tensor:
-            return randn_like(x, generator)
+        def noise(t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:
+            return generator(x, t, s) if callable(generator) else randn_like(x, generator)
 
         levels = self.schedule.levels(self.times(start).to(x.device))
         past = None
@@ -175,8 +182,10 @@ class Sampler(nn.Module):
     def denoise(self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None) -> Estimate:
         """Call the model on x_t and estimate the clean data and the noise."""
         output = self.model(xt, level.t.expand(xt.shape[0]), conditional_inputs)
-        denoised = self.predictor.denoise_at(output.prediction, xt, level)
-        return Estimate(*denoised, output.variance_value)
+        x0, eps = self.predictor.denoise_at(output.prediction, xt, level)
+        if output.renoise_prediction is not None:
+            eps = self.predictor.denoise_at(output.renoise_prediction, xt, level).eps
+        return Estimate(x0, eps, output.variance_value)
 
     def times(self, start: float | None = None) -> Tensor:
         """The times of the calls of the model, strictly decreasing, from ``start`` or the last time."""

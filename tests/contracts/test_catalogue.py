@@ -8,8 +8,18 @@ from torch import nn
 import diffusion_labs as dl
 from tests import catalogue
 
-BASES = (dl.Adapter, dl.ConditionalModule, dl.Density, dl.LogSNRDensity, dl.Predictor, dl.Sampler)
-BASES += (dl.Schedule, dl.ContinuousSchedule, dl.Transform)
+BASES = (
+    dl.Adapter,
+    dl.ConditionalModule,
+    dl.Density,
+    dl.LogSNRDensity,
+    dl.Predictor,
+    dl.Sampler,
+    dl.MultistepSampler,
+    dl.Schedule,
+    dl.ContinuousSchedule,
+    dl.Transform,
+)
 NOT_COMPONENTS = {dl.Objective}  # has no family: it is tested in tests/training
 
 

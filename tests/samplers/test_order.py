@@ -5,6 +5,7 @@ a Runge-Kutta solution of the probability flow written here.
 """
 
 import functools
+import math
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ ORDERS = {
     "dpm2": (2, 2),
     "lms_2": (2, 2),
     "lms_3": (2, 3),  # its first step is of first order
+    "dpm3": (3, 3),
+    "dpmpp_3s": (3, 3),
+    "dpm_2m": (2, 2),
+    "ipndm": (2, 2),  # 4 where steps are equal in sigma / alpha; here they are not
+    "plms": (2, 2),
+    "pndm": (2, 2),
 }
 
 
@@ -90,7 +97,7 @@ def error(name: str, steps: int, exact: int = 0) -> float:
     with torch.no_grad():
         for i in range(steps):
             x = path[i] if i <= exact else x
-            x, past = sampler.step(x, levels[i], levels[i + 1], past, sampler.denoise, lambda: None)
+            x, past = sampler.step(x, levels[i], levels[i + 1], past, sampler.denoise, lambda *_: None)
     return (x - path[-1]).norm(dim=1).mean().item()
 
 
@@ -106,6 +113,24 @@ def test_measured_order(name: str) -> None:
     for expected, exact in zip(ORDERS[name], (0, 3), strict=True):
         measured, errors = order(name, exact)
         assert measured > expected - 0.15, (measured, errors)
+
+
+def test_a_short_first_step_gives_high_orders_their_start() -> None:
+    """One call more, a sixth of the way into the first step, and UniPC with p = 4 is of order 5."""
+
+    def last_error(steps: int) -> float:
+        def grid(schedule: dl.Schedule, _: int) -> Tensor:
+            times = uniform_in_log_snr(schedule, steps + 1)
+            early = schedule.time(torch.tensor([NOISY + (CLEAN - NOISY) / steps / 6], dtype=torch.float64))
+            return torch.cat([times[:1], early, times[1:]])
+
+        ddim = build("ddim", 2)
+        parts = ddim.model, ddim.schedule, ddim.predictor
+        sampler = dl.UniPCSampler(*parts, order=4, eval_steps=steps + 2, grid=grid, progress_bar=False).eval()
+        return (list(sampler.generator(start()))[-2] - reference(steps + 1)[-1]).norm(dim=1).mean().item()
+
+    errors = [last_error(steps) for steps in (40, 80)]
+    assert math.log2(errors[0] / errors[1]) > 4.85, errors
 
 
 def test_the_path_of_generator_is_that_of_the_steps() -> None:

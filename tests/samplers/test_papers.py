@@ -1,4 +1,4 @@
-"""DDPM and DDIM paths against the papers' formulas in alpha_bar and beta, written here a second time."""
+"""Paths against the papers' formulas (DDPM and DDIM in alpha_bar and beta), written here a second time."""
 
 import pytest
 import torch
@@ -66,3 +66,55 @@ def test_whole_paths(grid: str, steps: int) -> None:
         for ours, theirs in zip(path, expected, strict=True):
             scale = theirs.abs().max()
             torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=1e-9)
+
+
+def dpm_solver_3(eps, lam: Tensor, lam_s: Tensor, x: Tensor) -> Tensor:
+    """DPM-Solver, Alg. 2: single-step, third order, in the noise; ``eps(x, lam)`` is the network."""
+    r1, r2, h = 1 / 3, 2 / 3, lam_s - lam
+    alpha, sigma = (lambda v: (2 * v).sigmoid().sqrt()), (lambda v: (-2 * v).sigmoid().sqrt())
+    lam_1, lam_2 = lam + r1 * h, lam + r2 * h
+    u_1 = alpha(lam_1) / alpha(lam) * x - sigma(lam_1) * (r1 * h).expm1() * eps(x, lam)
+    d_1 = eps(u_1, lam_1) - eps(x, lam)
+    u_2 = alpha(lam_2) / alpha(lam) * x - sigma(lam_2) * (r2 * h).expm1() * eps(x, lam)
+    u_2 = u_2 - sigma(lam_2) * r2 / r1 * ((r2 * h).expm1() / (r2 * h) - 1) * d_1
+    d_2 = eps(u_2, lam_2) - eps(x, lam)
+    x_s = alpha(lam_s) / alpha(lam) * x - sigma(lam_s) * h.expm1() * eps(x, lam)
+    return x_s - sigma(lam_s) / r2 * (h.expm1() / h - 1) * d_2
+
+
+def dpm_solver_pp_3s(eps, lam: Tensor, lam_s: Tensor, x: Tensor) -> Tensor:
+    """The same in x0, as the authors' code of DPM-Solver++ has it."""
+    r1, r2, h = 1 / 3, 2 / 3, lam_s - lam
+    alpha, sigma = (lambda v: (2 * v).sigmoid().sqrt()), (lambda v: (-2 * v).sigmoid().sqrt())
+
+    def x0(x: Tensor, v: Tensor) -> Tensor:
+        return (x - sigma(v) * eps(x, v)) / alpha(v)
+
+    lam_1, lam_2 = lam + r1 * h, lam + r2 * h
+    u_1 = sigma(lam_1) / sigma(lam) * x - alpha(lam_1) * (-r1 * h).expm1() * x0(x, lam)
+    d_1 = x0(u_1, lam_1) - x0(x, lam)
+    u_2 = sigma(lam_2) / sigma(lam) * x - alpha(lam_2) * (-r2 * h).expm1() * x0(x, lam)
+    u_2 = u_2 + r2 / r1 * alpha(lam_2) * ((-r2 * h).expm1() / (r2 * h) + 1) * d_1
+    d_2 = x0(u_2, lam_2) - x0(x, lam)
+    x_s = sigma(lam_s) / sigma(lam) * x - alpha(lam_s) * (-h).expm1() * x0(x, lam)
+    return x_s + 1 / r2 * alpha(lam_s) * ((-h).expm1() / h + 1) * d_2
+
+
+@pytest.mark.parametrize(
+    ("solver", "paper"), [(dl.DPMSolver3Sampler, dpm_solver_3), (dl.DPMSolverPP3SSampler, dpm_solver_pp_3s)]
+)
+@torch.no_grad()
+def test_third_order_single_step(solver: type[dl.Sampler], paper) -> None:
+    schedule = dl.VariancePreservingSchedule()
+    model = TinyNetwork().double()
+    sampler = solver(model, schedule, dl.NoisePredictor(schedule), eval_steps=6, progress_bar=False).eval()
+
+    def eps(x: Tensor, lam: Tensor) -> Tensor:
+        return model(x, schedule.time(2 * lam).expand(len(x))).prediction
+
+    x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    half_log_snr = schedule.log_snr(sampler.times()) / 2
+    path = list(sampler.generator(x))[:-1]
+    for lam, lam_s, ours in zip(half_log_snr[:-1], half_log_snr[1:], path, strict=True):
+        x = paper(eps, lam, lam_s, x)
+        torch.testing.assert_close(ours / x.abs().max(), x / x.abs().max(), rtol=0, atol=1e-9)

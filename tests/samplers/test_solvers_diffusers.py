@@ -10,10 +10,16 @@ from tests.samplers.test_order import build, error, reference
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is the independent implementation")
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers with new numpy
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # diffusers with new numpy
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # diffusers is to drop the solvers in the noise
+]
 
 OPTIONS = {"final_sigmas_type": "zero", "lower_order_final": False}
+IN_NOISE = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "lower_order_final": False}
 MULTISTEP = {
+    "dpm_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **IN_NOISE),
+    "deis_2 as dpm_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, solver_type="heun", **IN_NOISE),
     "dpmpp_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **OPTIONS),
     "unipc_1": lambda: diffusers.UniPCMultistepScheduler(solver_order=1, **OPTIONS),
     "unipc_2": lambda: diffusers.UniPCMultistepScheduler(solver_order=2, **OPTIONS),
@@ -54,11 +60,42 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("steps", [7, 20])
 @pytest.mark.parametrize("name", MULTISTEP)
 def test_multi_step_solvers(name: str, steps: int) -> None:
-    sampler, scheduler = tiny(name, steps), MULTISTEP[name]()
+    sampler, scheduler = tiny(name.split()[0], steps), MULTISTEP[name]()
     give_grid(scheduler, sampler)
     x = noise = torch.randn(2, 1, 8, 8, dtype=torch.float64)
     for t, ours in list(zip(scheduler.timesteps, sampler.generator(noise), strict=True))[:-1]:
         x = scheduler.step(prediction(sampler, x, t), t, x).prev_sample
+        assert_same(ours, x)
+
+
+@pytest.mark.parametrize("name", ["plms", "pndm"])
+def test_pndm(name: str) -> None:
+    """On the grid of theirs, where its stride divides T; theirs yields every x at which it calls the network."""
+    sampler, steps = tiny(name, 10), 10
+    scheduler = diffusers.PNDMScheduler(skip_prk_steps=name == "plms", timestep_spacing="trailing")
+    scheduler.alphas_cumprod = sampler.schedule.alpha(torch.arange(1000)) ** 2
+    scheduler.set_timesteps(steps)
+    x = noise = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    path = []
+    for t in scheduler.timesteps[:-1]:
+        x = scheduler.step(prediction(sampler, x, t), t, x).prev_sample
+        path.append(x)
+    path = path[1:] if name == "plms" else [*path[3:12:4], *path[12:]]
+    for ours, theirs in zip(list(sampler.generator(noise))[:-1], path, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_ipndm() -> None:
+    """Theirs has a table of its own and expects v; both are replaced."""
+    sampler, scheduler = tiny("ipndm", 10), diffusers.IPNDMScheduler()
+    scheduler.set_timesteps(10)
+    alpha, sigma = sampler.schedule.alpha(sampler.times()), sampler.schedule.sigma(sampler.times())
+    scheduler.alphas, scheduler.betas = alpha, sigma
+    scheduler.set_begin_index(0)
+    x = noise = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    for i, ours in enumerate(list(sampler.generator(noise))[:-1]):
+        v = (prediction(sampler, x, sampler.times()[i]) - sigma[i] * x) / alpha[i]
+        x = scheduler.step(v, scheduler.timesteps[i], x).prev_sample
         assert_same(ours, x)
 
 

@@ -64,8 +64,30 @@ def test_settings_at_which_solvers_are_the_same() -> None:
     options = {"eval_steps": 6, "progress_bar": False}
     x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
     ddim = dl.DDIMSampler(*parts, **options).eval()(x)
-    for first_order in (dl.EulerSampler, dl.EulerAncestralSampler, dl.DEISSampler, dl.LMSSampler):
+    solvers = (
+        dl.EulerSampler,
+        dl.EulerAncestralSampler,
+        dl.DEISSampler,
+        dl.LMSSampler,
+        dl.IPNDMSampler,
+        dl.PNDMSampler,
+    )
+    for first_order in solvers:
         setting = {dl.EulerSampler: {}, dl.EulerAncestralSampler: {"eta": 0.0}}.get(first_order, {"order": 1})
         torch.testing.assert_close(first_order(*parts, **setting, **options).eval()(x), ddim)
     heun = dl.HeunSampler(*parts, **options).eval()(x)
     torch.testing.assert_close(dl.EDMStochasticSampler(*parts, churn=0.0, **options).eval()(x), heun)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_on_equal_steps_in_sigma_over_alpha_ipndm_is_lms(order: int) -> None:
+    def grid(schedule: dl.Schedule, steps: int) -> torch.Tensor:
+        return schedule.time(-2 * torch.linspace(20, 0.1, steps, dtype=torch.float64).log())
+
+    schedule = SCHEDULES["cosine"]()
+    parts = TinyNetwork().double(), schedule, dl.VPredictor(schedule)
+    options = {"order": order, "eval_steps": 7, "grid": grid, "progress_bar": False}
+    x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(
+        dl.IPNDMSampler(*parts, **options).eval()(x), dl.LMSSampler(*parts, **options).eval()(x), rtol=1e-6, atol=1e-6
+    )

@@ -40,7 +40,7 @@ def error(name: str, steps: int) -> tuple[float, float]:
     x = first.alpha * MEAN + math.hypot(first.alpha * STD, first.sigma) * next(units)[:, None]
     past = None
     for t, s in pairwise(levels):
-        x, past = sampler.step(x, t, s, past, sampler.denoise, lambda: next(units)[:, None])
+        x, past = sampler.step(x, t, s, past, sampler.denoise, lambda *_: next(units)[:, None])
     spread = (x[1:] - x[0]).norm().item()
     return abs(x[0].item() - last.alpha * MEAN), abs(spread - math.hypot(last.alpha * STD, last.sigma))
 
