@@ -36,11 +36,31 @@ from .schedules.betas import rescale_zero_terminal_snr as rescale_zero_terminal_
 from .schedules.betas import scaled_linear_beta_schedule as scaled_linear_beta_schedule
 from .schedules.betas import sigmoid_beta_schedule as sigmoid_beta_schedule
 from .schedules.log_snr_schedule import CosineSchedule as CosineSchedule
-from .schedules.log_snr_schedule import LaplaceSchedule as LaplaceSchedule
+from .schedules.density_schedule import DensitySchedule as DensitySchedule
+from .schedules.density_schedule import LaplaceSchedule as LaplaceSchedule
 from .schedules.rectified_flow_schedule import RectifiedFlowSchedule as RectifiedFlowSchedule
 from .schedules.variance_exploding_schedule import EDMSchedule as EDMSchedule
 from .schedules.variance_exploding_schedule import VarianceExplodingSchedule as VarianceExplodingSchedule
 from .schedules.variance_preserving_schedule import VariancePreservingSchedule as VariancePreservingSchedule
+from .schedules.time_maps import CosineTimeMap as CosineTimeMap
+from .schedules.time_maps import LinearTimeMap as LinearTimeMap
+from .schedules.time_maps import LogitNormalTimeMap as LogitNormalTimeMap
+
+# Densities: how often each noise level is trained
+from .schedules.density import Density as Density
+from .schedules.density import UniformTime as UniformTime
+from .schedules.log_snr_density import LogSNRDensity as LogSNRDensity
+from .schedules.log_snr_density import CauchyLogSNR as CauchyLogSNR
+from .schedules.log_snr_density import LaplaceLogSNR as LaplaceLogSNR
+from .schedules.log_snr_density import LogisticLogSNR as LogisticLogSNR
+from .schedules.log_snr_density import ModeLogSNR as ModeLogSNR
+from .schedules.log_snr_density import NormalLogSNR as NormalLogSNR
+from .schedules.log_snr_density import SechLogSNR as SechLogSNR
+from .schedules.log_snr_density import UniformLogSNR as UniformLogSNR
+from .schedules.adaptive_density import AdaptiveLogSNR as AdaptiveLogSNR
+from .schedules.adaptive_density import LossSecondMoment as LossSecondMoment
+from .randomness import independent_uniform as independent_uniform
+from .randomness import stratified_uniform as stratified_uniform
 
 # Samplers, and their grids of times
 from .samplers.sampler import Sampler as Sampler
@@ -98,6 +118,7 @@ from .transforms.super_resolution_transform import SuperResolutionTransform as S
 
 # Losses, and weightings by noise level
 from .losses.diffusion_hybrid_loss import DiffusionHybridLoss as DiffusionHybridLoss
+from .losses.importance_mean import ImportanceMean as ImportanceMean
 from .losses.simple_loss import SimpleLoss as SimpleLoss
 from .losses.vlb_loss import VLBLoss as VLBLoss
 from .losses.vlb_loss import discretized_gaussian_nll as discretized_gaussian_nll
@@ -106,6 +127,7 @@ from .losses.weighting import EDM as EDM
 from .losses.weighting import MinSNR as MinSNR
 from .losses.weighting import P2 as P2
 from .losses.weighting import SNR as SNR
+from .losses.weighting import Sigmoid as Sigmoid
 from .losses.weighting import Uniform as Uniform
 
 # Training

@@ -1,4 +1,4 @@
-"""Gaussian noise that a seed reproduces, for a whole batch or for each sample on its own."""
+"""Random numbers that a seed reproduces, for a whole batch or for each sample on its own."""
 
 from collections.abc import Sequence
 
@@ -60,3 +60,25 @@ def randn(
 def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
     """Standard normal noise with the shape, dtype and device of ``x``; see ``randn``."""
     return randn(x.shape, generator, dtype=x.dtype, device=x.device)
+
+
+def independent_uniform(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Independent uniform numbers in [0, 1) for the samples of a batch ``x``: ``[b]``, float64."""
+    return _uniform(x, x.shape[0], generator)
+
+
+def stratified_uniform(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform numbers that cover [0, 1) evenly within a batch ``x``: ``[b]``, float64.
+
+    ``v_i = (offset + i / b) mod 1`` with one offset a batch, the low-discrepancy sampler of Variational
+    Diffusion Models (arXiv 2107.00630): each number is uniform, and every interval ``[i / b, (i + 1) / b)`` has one.
+    """
+    b = x.shape[0]
+    offset = _uniform(x, 1, generator)
+    return (offset + torch.arange(b, dtype=offset.dtype, device=x.device) / max(b, 1)) % 1
+
+
+def _uniform(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    device = x.device if generator is None else generator.device
+    dtype = torch.float32 if device.type == "mps" else torch.float64  # has no float64
+    return torch.rand(count, generator=generator, device=device, dtype=dtype).to(x.device)

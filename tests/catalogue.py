@@ -26,13 +26,44 @@ SCHEDULES: dict[str, Callable[[], dl.Schedule]] = {
     "continuous_cosine": dl.CosineSchedule,
     "shifted_cosine": lambda: dl.CosineSchedule(shift=0.25, log_snr_min=-float("inf")),
     "laplace": dl.LaplaceSchedule,
+    "cauchy": lambda: dl.DensitySchedule(dl.CauchyLogSNR(), log_snr_max=8.0),
+    "normal": lambda: dl.DensitySchedule(dl.NormalLogSNR(scale=2.4)),
     "variance_exploding": dl.VarianceExplodingSchedule,
     "edm": dl.EDMSchedule,
     "rectified_flow": dl.RectifiedFlowSchedule,
     "shifted_flow": lambda: dl.RectifiedFlowSchedule(shift=3.0),
     "flow_to_1000": lambda: dl.RectifiedFlowSchedule(terminal=1000.0),
+    "cosine_flow": lambda: dl.RectifiedFlowSchedule(time_map=dl.CosineTimeMap()),
+    "logit_normal_flow": lambda: dl.RectifiedFlowSchedule(time_map=dl.LogitNormalTimeMap(std=1.2)),
     "short": lambda: dl.DiscreteGaussianSchedule(dl.linear_beta_schedule(50)),
 }
+
+DENSITIES: dict[str, Callable[[], dl.Density]] = {
+    "uniform_time": dl.UniformTime,
+    "uniform_log_snr": lambda: dl.UniformLogSNR(-8.0, 9.0),
+    "normal": lambda: dl.NormalLogSNR(0.5, 3.0),
+    "edm": dl.NormalLogSNR.edm,
+    "logit_normal": lambda: dl.NormalLogSNR.logit_normal(-0.3, 1.1),
+    "laplace": lambda: dl.LaplaceLogSNR(1.0, 2.0),
+    "logistic": lambda: dl.LogisticLogSNR(0.0, 2.0),
+    "sech": lambda: dl.SechLogSNR(0.0, 2.0),
+    "cauchy": lambda: dl.CauchyLogSNR(-1.0, 2.0),
+    "mode": dl.ModeLogSNR,
+    "mode_of_the_ends": lambda: dl.ModeLogSNR(-0.6),
+    "loss_second_moment": lambda: learned(dl.LossSecondMoment(50)),
+    "loss_second_moment_of_normal": lambda: learned(dl.LossSecondMoment(20, dl.NormalLogSNR(0.5, 3.0), history=2)),
+    "adaptive_log_snr": lambda: learned(dl.AdaptiveLogSNR(-8.0, 9.0, bins=20)),
+}
+
+
+def learned(density: dl.Density) -> dl.Density:
+    """The density after it saw losses that are largest at one end and differ within its bins."""
+    schedule = SCHEDULES["continuous_cosine"]()
+    for i in range(10):
+        t = density.base.times(schedule, (torch.arange(100, dtype=torch.float64) + i / 10) / 100)
+        density.observe(schedule, t, 0.2 + t + 0.3 * torch.cos(40 * t))
+    return density
+
 
 PREDICTORS: dict[str, Callable[..., dl.Predictor]] = {
     "noise": dl.NoisePredictor,
@@ -192,9 +223,19 @@ ADAPTERS: dict[str, AdapterCase] = {
     "patchify": AdapterCase(lambda model: dl.Patchify(model, 2), grow=lambda c, out: (4 * c, 4 * out)),
 }
 
+# In eval mode: in train mode each call teaches the density, and the next one gives another mean.
+MEANS: dict[str, Callable[[], nn.Module]] = {
+    "importance": lambda: dl.ImportanceMean(
+        SCHEDULES["cosine"](), DENSITIES["loss_second_moment"](), dl.NormalLogSNR()
+    ).eval()
+}
+
 TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "normalize": lambda: dl.NormalizeImages(data_field="pixels"),
     "random_steps": lambda: dl.RandomDiffusionSteps(SCHEDULES["cosine"]()),
+    "random_steps_stratified": lambda: dl.RandomDiffusionSteps(
+        SCHEDULES["cosine"](), dl.NormalLogSNR(), uniform=dl.stratified_uniform
+    ),
     "compute_target": lambda: dl.ComputeTarget(dl.NoisePredictor(SCHEDULES["cosine"]())),
     "compute_v": lambda: dl.ComputeV(SCHEDULES["cosine"]()),
     "inpainting_mask": dl.RandomInpaintingMask,
@@ -227,6 +268,12 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "edm": lambda: dl.SimpleLoss(dl.NoisePredictor(SCHEDULES["cosine"]()), dl.EDM()),
     "snr": lambda: dl.SimpleLoss(dl.NoisePredictor(SCHEDULES["cosine"]()), dl.SNR()),
     "uniform": lambda: dl.SimpleLoss(dl.NoisePredictor(SCHEDULES["cosine"]()), dl.Uniform()),
+    "sigmoid": lambda: dl.SimpleLoss(dl.NoisePredictor(SCHEDULES["cosine"]()), dl.Sigmoid()),
+    "importance": lambda: dl.SimpleLoss(mean=MEANS["importance"]()),
+    "weighted_importance": lambda: dl.SimpleLoss(
+        dl.NoisePredictor(SCHEDULES["cosine"]()), dl.MinSNR(), mean=MEANS["importance"]()
+    ),
+    "vlb_importance": lambda: dl.VLBLoss(SCHEDULES["cosine"](), mean=MEANS["importance"]()),
     "vlb": lambda: dl.VLBLoss(SCHEDULES["cosine"]()),
     "hybrid": lambda: dl.DiffusionHybridLoss(dl.SimpleLoss(), dl.VLBLoss(SCHEDULES["cosine"]())),
 }

@@ -1,12 +1,14 @@
 """Squared error of the prediction, weighted by noise level."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from diffusion_labs.losses.weighting import Weighting
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor, at_least_float32
+
+BatchMean = Callable[[Tensor, Tensor], Tensor]  # from the times and losses of a batch, [b], to a scalar
 
 
 class SimpleLoss(nn.Module):
@@ -18,7 +20,10 @@ class SimpleLoss(nn.Module):
 
     Args:
         predictor: needed with a weighting.
-        weighting: a function of log-SNR: ``MinSNR()``, ``P2()``, ``EDM()``, ``SNR()``, ``Uniform()``.
+        weighting: a function of log-SNR: ``MinSNR()``, ``P2()``, ``EDM()``, ``SNR()``, ``Uniform()``,
+            ``Sigmoid()``.
+        mean: from times and losses, ``[b]``, to a scalar; the plain mean if ``None``. ``ImportanceMean`` keeps the
+            expected loss when the times are drawn from another density than the intended one.
         target_field: target to read.
         time_field: time to read.
     """
@@ -28,6 +33,7 @@ class SimpleLoss(nn.Module):
         predictor: Predictor | None = None,
         weighting: Weighting | None = None,
         *,
+        mean: BatchMean | None = None,
         target_field: str = "target",
         time_field: str = "t",
     ) -> None:
@@ -36,6 +42,7 @@ class SimpleLoss(nn.Module):
             raise ValueError("give a predictor and a weighting together, or neither")
         self.predictor = predictor
         self.weighting = weighting
+        self.mean = mean
         self.target_field = target_field
         self.time_field = time_field
 
@@ -44,7 +51,7 @@ class SimpleLoss(nn.Module):
 
         Args:
             output: what the network returned for ``batch["xt"]``.
-            batch: a dict with the fields ``target`` and, for a weighting, ``t``.
+            batch: a dict with the fields ``target`` and, for a weighting or ``mean``, ``t``.
 
         Returns:
             A scalar, float32 or better.
@@ -64,7 +71,7 @@ class SimpleLoss(nn.Module):
             log_snr = self.predictor.schedule.log_snr(t)
             weight = self.weighting(log_snr) * self.predictor.x0_error_scale(t, target).reshape(log_snr.shape)
             error = weight.to(error.dtype) * error
-        return error.mean()
+        return error.mean() if self.mean is None else self.mean(field(self, batch, self.time_field), error)
 
 
 def field(loss: nn.Module, batch: Mapping[str, Tensor], name: str) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.losses.simple_loss import field, mean_flat
+from diffusion_labs.losses.simple_loss import BatchMean, field, mean_flat
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import at_least_float32
 from diffusion_labs.schedules.schedule import Schedule
@@ -52,6 +52,8 @@ class VLBLoss(nn.Module):
         schedule: the process.
         likelihood: of the first step: ``discretized_gaussian_nll`` for 8-bit images, ``gaussian_nll`` for
             other data.
+        mean: from times and terms, ``[b]``, to a scalar; the plain mean if ``None``. With ``ImportanceMean`` and
+            ``LossSecondMoment`` it is the estimate of Improved DDPM, Sec. 3.3.
         data_field: clean data to read.
         xt_field: noisy data to read.
         time_field: time to read.
@@ -62,6 +64,7 @@ class VLBLoss(nn.Module):
         schedule: Schedule,
         likelihood: Likelihood = discretized_gaussian_nll,
         *,
+        mean: BatchMean | None = None,
         data_field: str = "x",
         xt_field: str = "xt",
         time_field: str = "t",
@@ -69,6 +72,7 @@ class VLBLoss(nn.Module):
         super().__init__()
         self.schedule = schedule
         self.likelihood = likelihood
+        self.mean = mean
         self.data_field = data_field
         self.xt_field = xt_field
         self.time_field = time_field
@@ -103,4 +107,5 @@ class VLBLoss(nn.Module):
                 "mode, around a network with learned_variance=True"
             )
         x0, xt, t = (field(self, batch, name) for name in (self.data_field, self.xt_field, self.time_field))
-        return self.terms(output.mean, output.log_variance, x0, xt, t).mean()
+        terms = self.terms(output.mean, output.log_variance, x0, xt, t)
+        return terms.mean() if self.mean is None else self.mean(t, terms)

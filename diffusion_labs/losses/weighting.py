@@ -5,6 +5,7 @@ the same whatever the network predicts. The squared error of x0 is ``(sigma / de
 network's output; ``SimpleLoss`` does that conversion once, by the predictor's algebra.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,21 @@ class P2:
     def __call__(self, log_snr: Tensor) -> Tensor:
         snr = log_snr.exp()
         return snr / (self.k + snr) ** self.gamma
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """``w = SNR sigmoid(bias - log_snr)``: the squared error of the noise, times a sigmoid (arXiv 2303.00848).
+
+    The paper integrates over uniform log-SNR: with other times, give the loss
+    ``ImportanceMean(schedule, drawn, intended=UniformLogSNR())`` for the same expectation.
+    """
+
+    bias: float = 2.0
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        # SNR / (1 + SNR / exp(bias)), which does not overflow
+        return math.exp(self.bias) * (log_snr - self.bias).sigmoid()
 
 
 @dataclass(frozen=True)

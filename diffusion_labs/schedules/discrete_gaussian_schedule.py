@@ -84,11 +84,6 @@ class DiscreteGaussianSchedule(Schedule):
         inside = torch.where(self.rise[upper].isinf(), into_zero, between).clamp(max=self.terminal)
         return torch.where(log_snr > table[0], torch.expm1((table[0] - log_snr) / 2), inside)
 
-    def sample_steps(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Uniform whole steps 0 .. T - 1, ``[b]``, int64."""
-        device = x.device if generator is None else generator.device
-        return torch.randint(self.steps, x.shape[:1], generator=generator, device=device).to(x.device)
-
     def previous(self, t: Tensor) -> Tensor:
         """One step back: ``t - 1``, not before clean data."""
         return (t - 1).clamp(min=-1)

@@ -1,24 +1,27 @@
 """The noising process: how much signal and how much noise there is at each time."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffusion_labs.randomness import Generators, randn, randn_like
+from diffusion_labs.randomness import Generators, independent_uniform, randn, randn_like
+from diffusion_labs.schedules.density import Density, UniformTime
 from diffusion_labs.schedules.noise_level import NoiseLevel, posterior, transition
+from diffusion_labs.schedules.precise_module import PreciseModule
 
 
-class Schedule(nn.Module):
+class Schedule(PreciseModule):
     """Base class: ``xt = alpha(t) * x0 + sigma(t) * noise``, with noise ~ N(0, I).
 
-    A new schedule writes ``alpha``, ``sigma``, ``time`` and ``sample_steps``, and sets ``clean``,
-    ``first`` and ``terminal``; all that follows from them is written here. Times may be fractional, scalar or one
-    per sample. Coefficients are computed in float64 and the result is cast once, to the data's dtype.
+    A new schedule writes ``alpha``, ``sigma`` and ``time``, and sets ``clean``, ``first`` and ``terminal``; all
+    that follows from them is written here. Times may be fractional, scalar or one per sample. Coefficients are
+    computed in float64 and the result is cast once, to the data's dtype.
 
     Tables are non-persistent buffers: they follow the module between devices, but never change
     their dtype (except on devices without float64), are never averaged, and are not in ``state_dict``.
+
+    Args:
+        density: how often each time is trained, unless another is asked for; equally often if ``None``.
 
     Attributes:
         clean: the time of clean data, where alpha = 1 and sigma = 0.
@@ -31,6 +34,10 @@ class Schedule(nn.Module):
     first: float
     terminal: float
     resolution: float = 0.0
+
+    def __init__(self, density: Density | None = None) -> None:
+        super().__init__()
+        self.density = UniformTime() if density is None else density
 
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the data at times ``t``, float64, of the shape of ``t``."""
@@ -45,8 +52,8 @@ class Schedule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define time")
 
     def sample_steps(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the training times of a batch ``x``: ``[b]``."""
-        raise NotImplementedError(f"{type(self).__name__} must define sample_steps")
+        """Draw the training times of a batch ``x`` from the schedule's density: ``[b]``, int64 if it has steps."""
+        return self.density.times(self, independent_uniform(x, generator))
 
     def previous(self, t: Tensor) -> Tensor:
         """The time one training step before ``t``: clean data, unless the schedule has discrete steps."""
@@ -59,6 +66,12 @@ class Schedule(nn.Module):
     def log_snr(self, t: Tensor) -> Tensor:
         """``log(alpha^2 / sigma^2)``, strictly decreasing in ``t``."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def log_snr_rate(self, t: Tensor) -> Tensor:
+        """``d log_snr / dt``, negative, by forward differentiation."""
+        t = self.precise(t)
+        rate: Tensor = torch.func.jvp(self.log_snr, (t,), (torch.ones_like(t),))[1]
+        return rate
 
     def at(self, t: Tensor, like: Tensor) -> NoiseLevel:
         """The noise level at times ``t`` (``[]`` or ``[b]``), shaped to multiply ``like``, ``[b, ...]``.
@@ -162,18 +175,6 @@ class Schedule(nn.Module):
         """Register a float64 table that stays float64 and real, also for a model on the meta device."""
         self.register_buffer(name, table, persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Schedule":
-        """Move tables as ``fn`` moves tensors, but keep their dtype, and keep them off the meta device."""
-        tables = {name: table for name, table in self._buffers.items() if table is not None}
-        self._buffers.clear()
-        super()._apply(fn, recurse)
-        for name, table in tables.items():
-            device = fn(torch.empty(0, device=table.device)).device
-            if device.type == "mps":  # has no float64
-                table = table.float()
-            self._buffers[name] = table if device.type == "meta" else table.to(device)
-        return self
-
 
 class ContinuousSchedule(Schedule):
     """Base of schedules in continuous time: clean data at 0, the last time 1 unless a child sets another.
@@ -184,13 +185,3 @@ class ContinuousSchedule(Schedule):
     clean = 0.0
     first = 1e-3
     terminal = 1.0
-
-    def precise(self, t: Tensor) -> Tensor:
-        """``t`` in float64, or in float32 on devices without it."""
-        return t.to(torch.float32 if t.device.type == "mps" else torch.float64)
-
-    def sample_steps(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Uniform times between the first and the last, ``[b]``, float64."""
-        device = x.device if generator is None else generator.device
-        uniform = torch.rand(x.shape[:1], generator=generator, device=device, dtype=torch.float64).to(x.device)
-        return self.first + (self.terminal - self.first) * uniform

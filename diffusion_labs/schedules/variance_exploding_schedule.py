@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffusion_labs.schedules.log_snr_density import NormalLogSNR
 from diffusion_labs.schedules.schedule import ContinuousSchedule
 
 
@@ -42,7 +43,7 @@ class VarianceExplodingSchedule(ContinuousSchedule):
 class EDMSchedule(ContinuousSchedule):
     """alpha = 1 and sigma(t) = t: time is the noise itself (EDM, arXiv 2206.00364, Table 1).
 
-    Training times are log-normal.
+    Training times are log-normal, ``NormalLogSNR.edm``.
 
     Args:
         sigma_min: the least noise that the network is trained on.
@@ -54,12 +55,10 @@ class EDMSchedule(ContinuousSchedule):
     def __init__(
         self, sigma_min: float = 0.002, sigma_max: float = 80.0, *, log_mean: float = -1.2, log_std: float = 1.2
     ) -> None:
-        super().__init__()
+        super().__init__(NormalLogSNR.edm(log_mean, log_std))
         _check_range(sigma_min, sigma_max)
         self.first = sigma_min
         self.terminal = sigma_max
-        self.log_mean = log_mean
-        self.log_std = log_std
 
     def alpha(self, t: Tensor) -> Tensor:
         """1."""
@@ -72,12 +71,6 @@ class EDMSchedule(ContinuousSchedule):
     def time(self, log_snr: Tensor) -> Tensor:
         """See the base class."""
         return torch.exp(-self.precise(log_snr) / 2).clamp(0, self.terminal)
-
-    def sample_steps(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """``exp(log_mean + log_std * n)`` with n standard normal, within the schedule's range, ``[b]``, float64."""
-        device = x.device if generator is None else generator.device
-        normal = torch.randn(x.shape[:1], generator=generator, device=device, dtype=torch.float64).to(x.device)
-        return torch.exp(self.log_mean + self.log_std * normal).clamp(self.first, self.terminal)
 
 
 def _check_range(sigma_min: float, sigma_max: float) -> None:

@@ -1,9 +1,14 @@
 """Transforms that noise the data and compute what the network should predict."""
 
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.predictors.v_predictor import VPredictor
+from diffusion_labs.randomness import independent_uniform
+from diffusion_labs.schedules.density import Density
 from diffusion_labs.schedules.schedule import Schedule
 from diffusion_labs.transforms.transform import Batch, Transform
 
@@ -13,16 +18,24 @@ class RandomDiffusionSteps(Transform):
 
     Args:
         schedule: the process.
+        density: how often each time is drawn; the schedule's own if ``None``.
+        uniform: from the batch to the uniform numbers ``[b]`` whose quantiles the times are:
+            ``stratified_uniform`` covers the density evenly within every batch.
         data_field: clean data to read, ``[b, c, ...]``.
         time_field: time to write, ``[b]``.
         noise_field: noise to write, ``[b, c, ...]``.
         xt_field: noisy data to write, ``[b, c, ...]``.
+
+    Raises:
+        ValueError: if the density has no mass on the schedule's times, or an infinite one.
     """
 
     def __init__(
         self,
         schedule: Schedule,
+        density: Density | None = None,
         *,
+        uniform: Callable[[Tensor], Tensor] = independent_uniform,
         data_field: str = "x",
         time_field: str = "t",
         noise_field: str = "noise",
@@ -30,6 +43,9 @@ class RandomDiffusionSteps(Transform):
     ) -> None:
         super().__init__()
         self.schedule = schedule
+        self.density = schedule.density if density is None else density
+        self.density.check(schedule)
+        self.uniform = uniform
         self.data_field = data_field
         self.time_field = time_field
         self.noise_field = noise_field
@@ -38,7 +54,7 @@ class RandomDiffusionSteps(Transform):
     def forward(self, batch: Batch) -> dict[str, Any]:
         """See the class."""
         x0 = self.field(batch, self.data_field)
-        t = self.schedule.sample_steps(x0)
+        t = self.density.times(self.schedule, self.uniform(x0))
         noise = self.schedule.sample_noise(x0)
         xt = self.schedule.q_sample(x0, noise, t)
         return {**batch, self.time_field: t, self.noise_field: noise, self.xt_field: xt}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import diffusion_labs as dl
 from tests import catalogue
-from tests.catalogue import ADAPTERS, LOSSES, NETWORKS, PREDICTORS, SAMPLERS, SCHEDULES, TRANSFORMS
+from tests.catalogue import ADAPTERS, DENSITIES, LOSSES, NETWORKS, PREDICTORS, SAMPLERS, SCHEDULES, TRANSFORMS
 
 Call = Callable[[], Any]
 
@@ -65,6 +65,11 @@ class AtFixedTimes(nn.Module):
         return self.schedule.q_posterior(x0, xt, self.t, variance_value)
 
 
+def drawn(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    steps = dl.RandomDiffusionSteps(SCHEDULES["shifted_flow"](), DENSITIES[name]())
+    return steps, ({"x": torch.randn(4, *catalogue.SIZE)},)
+
+
 class Method(nn.Module):
     """A module whose forward is a method of another."""
 
@@ -79,6 +84,7 @@ class Method(nn.Module):
 
 COMPONENTS: dict[str, Call] = {
     **{f"schedule-{n}": lambda n=n: scheduled(n) for n in SCHEDULES},
+    **{f"density-{n}": lambda n=n: drawn(n) for n in DENSITIES},
     **{f"predictor-{n}": lambda n=n: predicted(n) for n in PREDICTORS},
     **{f"network-{n}": lambda n=n: conditioned(NETWORKS[n]()) for n in NETWORKS},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
@@ -141,11 +147,12 @@ def test_leaves_its_arguments_as_they_were(name: str) -> None:
         assert torch.equal(now, then)
 
 
-# Not losses, which return float32 at least, and not transforms that draw other numbers in another dtype.
+# Not losses, which return float32 at least, and not densities and transforms that draw other numbers in another dtype.
 IN_ANY_DTYPE = [
     name
     for name in COMPONENTS
-    if not name.startswith(("loss", "transform")) or name in ("transform-compute_target", "transform-compute_v")
+    if not name.startswith(("loss", "density", "transform"))
+    or name in ("transform-compute_target", "transform-compute_v")
 ]
 
 

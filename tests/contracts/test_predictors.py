@@ -6,7 +6,12 @@ import torch
 import diffusion_labs as dl
 from tests.catalogue import CLAMPS, PREDICTORS, SCHEDULES
 
-ZERO_SNR = ("zero_terminal_snr", "shifted_cosine", "rectified_flow", "shifted_flow", "flow_to_1000")
+
+def ends_in_noise(schedule: dl.Schedule) -> bool:
+    return schedule.alpha(torch.tensor([schedule.terminal], dtype=torch.float64)).item() == 0
+
+
+ZERO_SNR = [name for name, build in SCHEDULES.items() if ends_in_noise(build())]
 DEFINED = [
     (schedule, predictor)
     for schedule in SCHEDULES

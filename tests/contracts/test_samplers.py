@@ -16,7 +16,17 @@ MEAN, STD = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.3, 0.8]])
 
 
 # More tables and shifts of a schedule that is here anyway; `make test-slow` has them too.
-MORE_OF_THE_SAME = ("scaled_linear", "quadratic", "sigmoid", "shifted_flow", "flow_to_1000")
+MORE_OF_THE_SAME = (
+    "scaled_linear",
+    "quadratic",
+    "sigmoid",
+    "shifted_flow",
+    "flow_to_1000",
+    "cosine_flow",
+    "logit_normal_flow",
+    "cauchy",
+    "normal",
+)
 COMBINATIONS = [
     pytest.param(pair, id="-".join(pair), marks=[pytest.mark.slow] if pair[0] in MORE_OF_THE_SAME else [])
     for pair in DEFINED

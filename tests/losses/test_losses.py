@@ -20,7 +20,7 @@ def example(size: int = 6) -> tuple[dl.Schedule, dict[str, Tensor]]:
     return schedule, {"x": x0, "noise": noise, "t": t, "xt": schedule.q_sample(x0, noise, t)}
 
 
-@pytest.mark.parametrize("weighting", [dl.Uniform(), dl.SNR(), dl.MinSNR(), dl.P2(), dl.EDM()], ids=repr)
+@pytest.mark.parametrize("weighting", [dl.Uniform(), dl.SNR(), dl.MinSNR(), dl.P2(), dl.EDM(), dl.Sigmoid()], ids=repr)
 def test_a_weighting_means_the_same_in_every_parameterisation(weighting) -> None:
     """The same estimate of x0, expressed by three predictors, has the same loss: w(log_snr) |x0_hat - x0|^2."""
     schedule, batch = example()
@@ -43,9 +43,10 @@ def test_a_weighting_means_the_same_in_every_parameterisation(weighting) -> None
         (dl.MinSNR(5.0), lambda snr: min(snr, 5.0)),
         (dl.P2(k=1.0, gamma=0.5), lambda snr: snr / (1 + snr) ** 0.5),
         (dl.EDM(0.5), lambda snr: (1 / snr + 0.25) / (0.25 / snr)),
+        (dl.Sigmoid(2.0), lambda snr: snr / (1 + snr / math.exp(2.0))),
         (dl.Uniform(), lambda snr: 1.0),
     ],
-    ids=["snr", "min_snr", "p2", "edm", "uniform"],
+    ids=["snr", "min_snr", "p2", "edm", "sigmoid", "uniform"],
 )
 def test_weightings_are_the_papers(weighting, formula) -> None:
     """EDM: (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with sigma^2 = 1 / SNR."""
@@ -169,3 +170,29 @@ def test_other_mistakes_are_named() -> None:
     for make in (lambda: dl.MinSNR(0.0), lambda: dl.P2(k=0.0), lambda: dl.EDM(0.0)):
         with pytest.raises(ValueError, match="must be positive"):
             make()
+
+
+def test_improved_ddpm_s_importance_sampling_estimates_the_same_bound() -> None:
+    """L_vlb from steps drawn by the second moment of its terms: over all steps, weighted by their probability."""
+    schedule = SCHEDULES["short"]()
+    steps = torch.arange(50)
+    x0, noise, mean = torch.rand(3, 50, 1, 4, 4, dtype=torch.float64) * 2 - 1
+    batch = {"x": x0, "t": steps, "xt": schedule.q_sample(x0, noise, steps)}
+    output = dl.DiffusionOutput(mean, None, mean, torch.full_like(mean, -4.0))
+    density = dl.LossSecondMoment(50)
+    importance = dl.ImportanceMean(schedule, density)
+    expected = dl.VLBLoss(schedule)(output, batch)
+    loss = dl.VLBLoss(schedule, mean=importance)
+    for _ in range(10):
+        torch.testing.assert_close(loss(output, batch), expected)  # uniform, and learning
+    probability = density.log_prob(schedule, steps).exp()
+    assert probability.max() > 2 * probability.min()
+    by_probability = dl.VLBLoss(schedule, mean=lambda t, terms: (probability * importance.ratio(t) * terms).sum())
+    torch.testing.assert_close(by_probability(output, batch), expected)
+
+
+def test_a_mean_needs_the_times() -> None:
+    schedule = SCHEDULES["short"]()
+    loss = dl.SimpleLoss(mean=dl.ImportanceMean(schedule, dl.NormalLogSNR(), dl.UniformTime()))
+    with pytest.raises(KeyError, match="SimpleLoss needs 't'"):
+        loss(dl.DiffusionOutput(torch.zeros(2, 1)), {"target": torch.zeros(2, 1)})
