@@ -59,8 +59,17 @@ from .samplers.euler_ancestral import EulerAncestralSampler as EulerAncestralSam
 from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverPPSDE2MSampler
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler
 from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSampler
+from .samplers.dpm_solver_pp_sde_3m import DPMSolverPPSDE3MSampler as DPMSolverPPSDE3MSampler
+from .samplers.sa_solver import SASolverSampler as SASolverSampler
+from .samplers.restart import Restart as Restart
+from .samplers.restart import RestartSampler as RestartSampler
+from .samplers.euler_maruyama import EulerMaruyamaSampler as EulerMaruyamaSampler
+from .samplers.predictor_corrector import PredictorCorrectorSampler as PredictorCorrectorSampler
+from .samplers.lcm import LCMSampler as LCMSampler
+from .samplers.tcd import TCDSampler as TCDSampler
 from .samplers.brownian import BrownianNoise as BrownianNoise
 from .samplers.multistep import MultistepSampler as MultistepSampler
+from .samplers.distilled_grid import distilled as distilled
 from .samplers.grids import all_steps as all_steps
 from .samplers.grids import karras as karras
 from .samplers.grids import leading as leading

@@ -66,6 +66,45 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "deis_2": lambda *args, **options: dl.DEISSampler(*args, order=2, **options),
     "deis_3": lambda *args, **options: dl.DEISSampler(*args, order=3, **options),
     "dpm2": dl.DPM2Sampler,
+    "dpmpp_sde_3m": dl.DPMSolverPPSDE3MSampler,
+    "sa_solver": dl.SASolverSampler,
+    "sa_solver_half": lambda *args, **options: dl.SASolverSampler(*args, tau=0.5, corrector_order=1, **options),
+    "sa_solver_ode": lambda *args, **options: dl.SASolverSampler(*args, tau=lambda level: 0.0, **options),
+    "restart": dl.RestartSampler,
+    "euler_maruyama": dl.EulerMaruyamaSampler,
+    "predictor_corrector": dl.PredictorCorrectorSampler,
+    "lcm": dl.LCMSampler,
+    "tcd": dl.TCDSampler,
+    "tcd_consistency": lambda *args, **options: dl.TCDSampler(*args, gamma=1.0, **options),
+}
+
+
+class ConsistencyFunction(dl.IdealDenoiser):
+    """The end of the probability flow from x_t, for one Gaussian: ``f = mean + std (x_t - alpha mean) / sqrt(v_t)``."""
+
+    def denoise(self, xt: Tensor, level: dl.NoiseLevel, classes: Tensor | None = None) -> Tensor:
+        alpha, sigma = (
+            torch.as_tensor(value).reshape(-1, *[1] * (xt.ndim - 1)) for value in (level.alpha, level.sigma)
+        )
+        mean, std = self.means[0], self.std[0]
+        return mean + std * (xt - alpha * mean) / ((alpha * std) ** 2 + sigma**2).sqrt()
+
+
+class LCMNetwork(ConsistencyFunction):
+    """F of ``f = c_skip x_t + c_out F``, the consistency function, with the scalings of the published models."""
+
+    def denoise(self, xt: Tensor, level: dl.NoiseLevel, classes: Tensor | None = None) -> Tensor:
+        f, schedule = super().denoise(xt, level, classes), self.predictor.schedule
+        thousandths = 1000 * (level.t.double() - schedule.clean) / (schedule.terminal - schedule.clean)
+        scaled = 10 * thousandths.reshape(-1, *[1] * (xt.ndim - 1))
+        c_skip, c_out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25).sqrt()
+        return (f - c_skip * xt) / c_out
+
+
+# Samplers that are for other models than a denoiser, and the exact one of that kind, for one Gaussian.
+SAMPLER_MODELS: dict[str, type[dl.IdealDenoiser]] = {
+    "lcm": LCMNetwork,  # of E[x0 | xt], as of any mean, multistep consistency sampling would draw too little spread
+    "tcd_consistency": ConsistencyFunction,  # at gamma = 1 it is that; below, it is near DDIM, for any model
 }
 
 GRIDS = {
@@ -75,6 +114,7 @@ GRIDS = {
     "karras": dl.karras,
     "uniform_log_snr": dl.uniform_log_snr,
     "all_steps": dl.all_steps,
+    "distilled": dl.distilled,
 }
 
 

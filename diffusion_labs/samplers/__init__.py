@@ -4,20 +4,28 @@ from diffusion_labs.samplers.brownian import BrownianNoise
 from diffusion_labs.samplers.ddim import DDIMSampler
 from diffusion_labs.samplers.ddpm import DDPMSampler
 from diffusion_labs.samplers.deis import DEISSampler
+from diffusion_labs.samplers.distilled_grid import distilled
 from diffusion_labs.samplers.dpm2 import DPM2Sampler
 from diffusion_labs.samplers.dpm2_ancestral import DPM2AncestralSampler
 from diffusion_labs.samplers.dpm_solver_pp_2m import DPMSolverPP2MSampler
 from diffusion_labs.samplers.dpm_solver_pp_2s import DPMSolverPP2SSampler
 from diffusion_labs.samplers.dpm_solver_pp_3m import DPMSolverPP3MSampler
 from diffusion_labs.samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler
+from diffusion_labs.samplers.dpm_solver_pp_sde_3m import DPMSolverPPSDE3MSampler
 from diffusion_labs.samplers.edm_stochastic import EDMStochasticSampler
 from diffusion_labs.samplers.euler import EulerSampler
 from diffusion_labs.samplers.euler_ancestral import EulerAncestralSampler
+from diffusion_labs.samplers.euler_maruyama import EulerMaruyamaSampler
 from diffusion_labs.samplers.grids import all_steps, karras, leading, linspace, trailing, uniform_log_snr
 from diffusion_labs.samplers.heun import HeunSampler
+from diffusion_labs.samplers.lcm import LCMSampler
 from diffusion_labs.samplers.lms import LMSSampler
 from diffusion_labs.samplers.multistep import MultistepSampler
+from diffusion_labs.samplers.predictor_corrector import PredictorCorrectorSampler
+from diffusion_labs.samplers.restart import Restart, RestartSampler
+from diffusion_labs.samplers.sa_solver import SASolverSampler
 from diffusion_labs.samplers.sampler import Estimate, NoiseSource, Sampler
+from diffusion_labs.samplers.tcd import TCDSampler
 from diffusion_labs.samplers.unipc import UniPCSampler
 
 __all__ = [
@@ -36,12 +44,21 @@ __all__ = [
     "DPMSolverPPSDE2MSampler",
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
+    "DPMSolverPPSDE3MSampler",
+    "SASolverSampler",
+    "RestartSampler",
+    "EulerMaruyamaSampler",
+    "PredictorCorrectorSampler",
+    "LCMSampler",
+    "TCDSampler",
     "BrownianNoise",
     "Estimate",
     "MultistepSampler",
     "NoiseSource",
+    "Restart",
     "Sampler",
     "all_steps",
+    "distilled",
     "karras",
     "leading",
     "linspace",
