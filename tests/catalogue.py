@@ -74,7 +74,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "euler_maruyama": dl.EulerMaruyamaSampler,
     "predictor_corrector": dl.PredictorCorrectorSampler,
     "lcm": dl.LCMSampler,
-    # A jump of gamma's length stays long on every grid: with an exact denoiser the spread is right only for small gamma,
+    # A jump of gamma stays long on every grid: with an exact denoiser the spread is right only for small gamma,
     # and with an exact consistency function for 1. The default is compared with diffusers in test_distilled.
     "tcd": lambda *args, **options: dl.TCDSampler(*args, gamma=0.1, **options),
     "tcd_consistency": lambda *args, **options: dl.TCDSampler(*args, gamma=1.0, **options),

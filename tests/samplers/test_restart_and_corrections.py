@@ -85,7 +85,7 @@ def test_each_restart_contracts_the_error_as_its_noise_and_the_flow_do() -> None
             for ratios in ([0.21, 0.2 - 1e-9], [1.5])
         )
         x = torch.full((1, 1), t.alpha * MEAN + error, dtype=torch.float64)
-        before, _ = heun.step(x, t, s, None, heun.denoise, lambda *_: x)
+        before, _ = heun.step(x, t, s, None, heun.denoise, torch.zeros_like)
         after, _ = sampler.step(x, t, s, None, sampler.denoise, lambda *_: torch.zeros(1, 1, dtype=torch.float64))
         v_s, v_u = ((level.alpha * STD) ** 2 + level.sigma**2 for level in (s, u))
         factor = (u.alpha / s.alpha * math.sqrt(v_s / v_u)) ** repetitions
