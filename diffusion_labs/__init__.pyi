@@ -94,6 +94,15 @@ from .samplers.align_your_steps import AYS_STABLE_DIFFUSION_XL as AYS_STABLE_DIF
 from .samplers.align_your_steps import AYS_STABLE_VIDEO_DIFFUSION as AYS_STABLE_VIDEO_DIFFUSION
 from .samplers.align_your_steps import align_your_steps as align_your_steps
 from .samplers.beta_grid import beta as beta
+from .samplers.dpm_solver_pp_sde_3m import DPMSolverPPSDE3MSampler as DPMSolverPPSDE3MSampler
+from .samplers.sa_solver import SASolverSampler as SASolverSampler
+from .samplers.restart import Restart as Restart
+from .samplers.restart import RestartSampler as RestartSampler
+from .samplers.euler_maruyama import EulerMaruyamaSampler as EulerMaruyamaSampler
+from .samplers.predictor_corrector import PredictorCorrectorSampler as PredictorCorrectorSampler
+from .samplers.lcm import LCMSampler as LCMSampler
+from .samplers.tcd import TCDSampler as TCDSampler
+from .samplers.distilled_grid import distilled as distilled
 from .samplers.grids import all_steps as all_steps
 from .samplers.grids import at_times as at_times
 from .samplers.grids import exponential as exponential

@@ -105,6 +105,47 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "ipndm": dl.IPNDMSampler,
     "plms": dl.PLMSSampler,
     "pndm": dl.PNDMSampler,
+    "dpmpp_sde_3m": dl.DPMSolverPPSDE3MSampler,
+    "sa_solver": dl.SASolverSampler,
+    "sa_solver_half": lambda *args, **options: dl.SASolverSampler(*args, tau=0.5, corrector_order=1, **options),
+    "sa_solver_ode": lambda *args, **options: dl.SASolverSampler(*args, tau=lambda level: 0.0, **options),
+    "restart": dl.RestartSampler,
+    "euler_maruyama": dl.EulerMaruyamaSampler,
+    "predictor_corrector": dl.PredictorCorrectorSampler,
+    "lcm": dl.LCMSampler,
+    # A jump of gamma stays long on every grid: with an exact denoiser the spread is right only for small gamma,
+    # and with an exact consistency function for 1. The default is compared with diffusers in test_distilled.
+    "tcd": lambda *args, **options: dl.TCDSampler(*args, gamma=0.1, **options),
+    "tcd_consistency": lambda *args, **options: dl.TCDSampler(*args, gamma=1.0, **options),
+}
+
+
+class ConsistencyFunction(dl.IdealDenoiser):
+    """The end of the probability flow from x_t, for one Gaussian: ``f = mean + std (x_t - alpha mean) / sqrt(v_t)``."""
+
+    def denoise(self, xt: Tensor, level: dl.NoiseLevel, classes: Tensor | None = None) -> Tensor:
+        alpha, sigma = (
+            torch.as_tensor(value).reshape(-1, *[1] * (xt.ndim - 1)) for value in (level.alpha, level.sigma)
+        )
+        mean, std = self.means[0], self.std[0]
+        return mean + std * (xt - alpha * mean) / ((alpha * std) ** 2 + sigma**2).sqrt()
+
+
+class LCMNetwork(ConsistencyFunction):
+    """F of ``f = c_skip x_t + c_out F``, the consistency function, with the scalings of the published models."""
+
+    def denoise(self, xt: Tensor, level: dl.NoiseLevel, classes: Tensor | None = None) -> Tensor:
+        f, schedule = super().denoise(xt, level, classes), self.predictor.schedule
+        thousandths = 1000 * (level.t.double() - schedule.clean) / (schedule.terminal - schedule.clean)
+        scaled = 10 * thousandths.reshape(-1, *[1] * (xt.ndim - 1))
+        c_skip, c_out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25).sqrt()
+        return (f - c_skip * xt) / c_out
+
+
+# Samplers that are for other models than a denoiser, and the exact one of that kind, for one Gaussian.
+SAMPLER_MODELS: dict[str, type[dl.IdealDenoiser]] = {
+    "lcm": LCMNetwork,  # of E[x0 | xt], as of any mean, multistep consistency sampling would draw too little spread
+    "tcd_consistency": ConsistencyFunction,  # at gamma = 1 it is that; below, it is near DDIM, for any model
 }
 
 GRIDS = {
@@ -117,6 +158,7 @@ GRIDS = {
     "beta": dl.beta,
     "align_your_steps": dl.align_your_steps,
     "all_steps": dl.all_steps,
+    "distilled": dl.distilled,
 }
 
 

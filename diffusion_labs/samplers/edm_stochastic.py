@@ -49,17 +49,22 @@ class EDMStochasticSampler(HeunSampler):
         self.churn = churn
         self.noisy = noisy
         self.noise_scale = noise_scale
-        self.gamma = min(churn / len(self.times()), 2**0.5 - 1)
+
+    @property
+    def gamma(self) -> float:
+        """The share of noise added in a step; the steps are those of the whole way, also after a later ``start``."""
+        return min(self.churn / len(self.times()), 2**0.5 - 1)
 
     def step(
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
         low, high = self.noisy
-        if self.gamma == 0 or not low * t.alpha <= t.sigma <= high * t.alpha:
+        gamma = self.gamma
+        if gamma == 0 or not low * t.alpha <= t.sigma <= high * t.alpha:
             return super().step(xt, t, s, past, denoise, noise)
 
-        u = level_of(self.schedule, t.log_snr - 2 * math.log1p(self.gamma), t)
+        u = level_of(self.schedule, t.log_snr - 2 * math.log1p(gamma), t)
         alpha, variance = cast(tuple[float, float], transition(t, u))
         xu = alpha * xt + self.noise_scale * max(variance, 0.0) ** 0.5 * noise()  # 0 but for rounding at the last time
         return super().step(xu, u, s, past, denoise, noise)

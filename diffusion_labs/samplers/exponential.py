@@ -49,10 +49,12 @@ def bend(h: Any, t: NoiseLevel, s: NoiseLevel, now: Tensor, others: Sequence[Poi
 
     The weights are ``w_j = int_0^1 h e^(-h (1 - u)) L_j(u) du`` with the Lagrange polynomials L_j of
     the nodes ``u_j = (log_snr_j - log_snr_t) / (log_snr_s - log_snr_t)``. An estimate made at pure
-    noise is infinitely far away: its weight is 0, and the polynomial has a degree less.
+    noise is infinitely far away: its weight is 0, and the polynomial has a degree less; from pure noise
+    (h infinite) the weight of an estimate at s is 1.
 
     Args:
-        h: the step size for estimates of x0, minus it for estimates of the noise.
+        h: the step size for estimates of x0, minus it for estimates of the noise; of a stochastic solver, that of
+            its kernel.
         t: where the step begins.
         s: where it ends.
         now: f_t.
@@ -60,7 +62,7 @@ def bend(h: Any, t: NoiseLevel, s: NoiseLevel, now: Tensor, others: Sequence[Poi
     """
     points = [point for point in others if math.isfinite(point.level.log_snr)]
     length: Any = s.log_snr - t.log_snr
-    nodes: list[Any] = [0.0, *((point.level.log_snr - t.log_snr) / length for point in points)]
+    nodes: list[Any] = [0.0, *(1 + (point.level.log_snr - s.log_snr) / length for point in points)]
     weights = lagrange(nodes, [moment(h, k) for k in range(len(nodes))])
     return sum((w * (point.value - now) for w, point in zip(weights[1:], points, strict=True)), start=0.0)
 

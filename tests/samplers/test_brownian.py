@@ -67,7 +67,10 @@ def endpoint(sampler: str, steps: int, means: Tensor, std: float, seeds: list[in
     return list(model.eval().generator(x, generator=dl.BrownianNoise(seeds)))[-2]
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "euler_ancestral", "dpmpp_sde_2m"])
+EXACT = ["ddpm", "euler_ancestral", "dpmpp_sde_2m", "dpmpp_sde_3m", "sa_solver"]  # on data that is one point
+
+
+@pytest.mark.parametrize("sampler", EXACT)
 def test_where_the_solver_is_exact_the_image_of_a_seed_is_that_of_every_grid(sampler: str) -> None:
     """Data that is one point: x0 does not change on the way, and what is left is the Brownian path."""
     point = torch.tensor([[0.5, -1.0]])
@@ -76,7 +79,7 @@ def test_where_the_solver_is_exact_the_image_of_a_seed_is_that_of_every_grid(sam
     )
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "euler_ancestral", "dpmpp_sde_2m"])
+@pytest.mark.parametrize("sampler", ["ddpm", "euler_ancestral", "dpmpp_sde_2m", "euler_maruyama"])
 def test_the_image_of_a_seed_converges_with_the_steps(sampler: str) -> None:
     """Strongly, sample by sample; with independent noise it would not at all."""
     means = torch.tensor([[-1.0, 0.3], [0.4, 0.9], [0.8, -0.7]])

@@ -157,3 +157,52 @@ def test_euler_ancestral() -> None:
         output = prediction(sampler, scheduler.scale_model_input(x, t), t)
         x = scheduler.step(output, t, x, generator=theirs).prev_sample
         assert_same(ours, scale * x)
+
+
+def exact_integrals(scheduler):
+    """SA-Solver of diffusers without what it adds to the weights of two estimates, which grows with the step."""
+    integrals = scheduler.get_coefficients_fn
+
+    def weights(order: int, start: Tensor, end: Tensor, points: list[Tensor], tau: float) -> list[Tensor]:
+        result = integrals(order, start, end, points, tau)
+        if order == 2 and len(points) == 2:
+            rate, h = 1 + tau**2, end - start
+            slope = h**2 / 2 - (h * rate - 1 + torch.exp(-rate * h)) / rate**2
+            added = torch.exp(rate * end) * slope / (points[0] - points[1])
+            result = [result[0] - added, result[1] + added]
+        return result
+
+    scheduler.get_coefficients_fn = weights
+    return scheduler
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("orders", [(1, 2), (2, 2), (3, 3), (3, 4), (2, 4), (3, 2)])
+def test_sa_solver(orders: tuple[int, int], tau: float) -> None:
+    schedule = dl.DiscreteGaussianSchedule(dl.scaled_linear_beta_schedule(1000))
+    sampler = dl.SASolverSampler(
+        TinyNetwork().double(),
+        schedule,
+        dl.NoisePredictor(schedule),
+        tau=lambda level: tau if level.t > 300 else 0.7 * tau,
+        predictor_order=orders[0],
+        corrector_order=orders[1],
+        eval_steps=12,
+        progress_bar=False,
+    ).eval()
+    scheduler = diffusers.SASolverScheduler(
+        predictor_order=orders[0],
+        corrector_order=orders[1],
+        tau_func=lambda t: tau if t > 300 else 0.7 * tau,
+        lower_order_final=False,
+    )
+    give_grid(exact_integrals(scheduler), sampler)
+    x = noise = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    theirs, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+
+    def same(*_: object) -> Tensor:  # theirs draws noise in steps of tau = 0, too
+        return torch.randn(noise.shape, dtype=noise.dtype, generator=draws)
+
+    for t, ours in list(zip(scheduler.timesteps, sampler.generator(noise, generator=same), strict=True))[:-1]:
+        x = scheduler.step(prediction(sampler, x, t), t, x, generator=theirs).prev_sample
+        assert_same(ours, x)

@@ -22,6 +22,12 @@ ORDERS = {
     "dpmpp_sde_2m": 2,
     "edm_stochastic": 1,
     "dpm2_ancestral": 1,
+    "dpmpp_sde_3m": 2,  # of the spread; that of x0 along a noisy path is no polynomial
+    "sa_solver": 2,
+    "sa_solver_half": 2,
+    "sa_solver_ode": 3,
+    "euler_maruyama": 1,
+    "restart": 2,  # up to what its interval's own steps leave
 }
 
 
@@ -47,9 +53,15 @@ def error(name: str, steps: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_mean_and_spread_fall_to_the_truth(name: str) -> None:
-    """The mean of a Gaussian has no error in any step; that of the spread falls at the order of the solver."""
+    """The error of the spread falls at the order of the solver; the mean of a Gaussian has none in any step.
+
+    But for Euler-Maruyama's, which treats what is known, the drift of the process, like what is estimated.
+    """
     means, spreads = zip(*(error(name, steps) for steps in (40, 80, 160)), strict=True)
-    assert max(means) < 1e-9
+    if name == "euler_maruyama":
+        assert math.log2(means[-2] / means[-1]) > 0.85
+    else:
+        assert max(means) < 1e-9
     order = math.log2(spreads[-2] / spreads[-1])
     assert order > ORDERS[name] - 0.15, (order, spreads)
 
