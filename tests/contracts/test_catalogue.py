@@ -38,7 +38,7 @@ def catalogued_components() -> set[type]:
     parts += [factory(schedule) for factory in catalogue.PREDICTORS.values()]
     parts += [factory(network, schedule, predictor) for factory in catalogue.SAMPLERS.values()]
     parts += [case.wrap(catalogue.TinyNetwork()) for case in catalogue.ADAPTERS.values()]
-    for family in (catalogue.NETWORKS, catalogue.TRANSFORMS, catalogue.LOSSES):
+    for family in (catalogue.NETWORKS, catalogue.GUIDANCE, catalogue.TRANSFORMS, catalogue.LOSSES):
         parts += [factory() for factory in family.values()]
     return {type(part) for part in parts}
 
