@@ -23,8 +23,9 @@ class ConditionDropout(Adapter):
     ) -> None:
         groups = tuple(((key,) if isinstance(key, str) else key, p) for key, p in dropout.items())
         guided = tuple(name for names, _ in groups for name in names)
-        negatives = [negative_of(name) for name in guided]
-        super().__init__(model, [*negatives, *map(mask_of, negatives)])
+        understood: frozenset[str] = getattr(model, "condition_names", None) or frozenset()
+        masks = [mask_of(name) for name in guided if mask_of(name) in understood]
+        super().__init__(model, map(negative_of, (*guided, *masks)))
         self.groups = groups
         self.guided = guided
         nulls = {**self.null_conditions, **(null or {})}
@@ -83,22 +84,17 @@ class ConditionDropout(Adapter):
             if negative_of(name) not in conditions:
                 continue
             negative, mask = conditions[negative_of(name)], mask_of(name)
-            negative_mask = conditions.get(mask_of(negative_of(name)))
             if name not in conditions:  # null to the network by its absence, which a batch of both cannot have
                 _, like_negative = self.complete({name: negative}, x)
                 conditions |= {key: like_negative[key] for key in (name, mask) if key in like_negative}
             condition = conditions[name]
 
             if self._has_mask(name):
-                pair = []
-                for value, valid in ((condition, conditions.get(mask)), (negative, negative_mask)):
-                    valid = value.new_ones(value.shape[:2], dtype=torch.bool) if valid is None else valid
-                    pair.append((value, valid))
-                length = max(value.shape[1] for value, _ in pair)
-                (condition, valid), (negative, negative_mask) = (
-                    (pad(value, length), pad(valid, length)) for value, valid in pair
-                )
-                conditions[mask], opposed[mask] = valid, negative_mask
+                valid = conditions.get(mask, all_valid(condition))
+                negative_valid = conditions.get(negative_of(mask), all_valid(negative))
+                length = max(condition.shape[1], negative.shape[1])
+                condition, negative = pad(condition, length), pad(negative, length)
+                conditions[mask], opposed[mask] = pad(valid, length), pad(negative_valid, length)
             if negative.shape != condition.shape:
                 raise ValueError(
                     f"conditional_inputs['{negative_of(name)}'] has shape {list(negative.shape)}, '{name}' "
@@ -152,6 +148,11 @@ def mask_of(name: str) -> str:
 def negative_of(name: str) -> str:
     """The key of what a condition is guided away from."""
     return f"negative_{name}"
+
+
+def all_valid(tokens: Tensor) -> Tensor:
+    """The mask of tokens that all are valid, ``[b, n]``."""
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
 
 
 def pad(value: Tensor, length: int) -> Tensor:
