@@ -9,6 +9,12 @@ from .models.ideal import IdealDenoiser as IdealDenoiser
 # Adapters
 from .adapters.adapter import Adapter as Adapter
 from .adapters.cfguidance import CFGuidance as CFGuidance
+from .adapters.cfguidance_plus_plus import CFGuidancePlusPlus as CFGuidancePlusPlus
+from .adapters.autoguidance import AutoGuidance as AutoGuidance
+from .adapters.perturbed_attention_guidance import PerturbedAttentionGuidance as PerturbedAttentionGuidance
+from .adapters.combinations import AdaptiveProjectedGuidance as AdaptiveProjectedGuidance
+from .adapters.combinations import GuidanceRescale as GuidanceRescale
+from .adapters.guidance_interval import GuidanceInterval as GuidanceInterval
 from .adapters.inpainting import InPainting as InPainting
 from .adapters.patchify import Patchify as Patchify
 from .adapters.super_resolution import SuperResolution as SuperResolution

@@ -3,6 +3,7 @@
 A new component is proven by one line here; ``contracts/test_catalogue.py`` fails while it is missing.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -191,10 +192,15 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 class TinyNetwork(dl.ConditionalModule):
-    """One convolution, the time and the class: what adapters and samplers wrap in the tests."""
+    """One convolution, the time and the class: what adapters and samplers wrap in the tests.
+
+    Its "attention" is the convolution, which the identity halves.
+    """
+
+    attention_blocks = ("middle",)
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, learned_variance: bool = False) -> None:
-        super().__init__(["class"])
+        super().__init__(["class", "identity_attention"])
         self.null_conditions = {"class": NUM_CLASSES}
         self.learned_variance = learned_variance
         self.conv = nn.Conv2d(in_channels, out_channels * (1 + learned_variance), 3, padding=1)
@@ -207,7 +213,10 @@ class TinyNetwork(dl.ConditionalModule):
         conditions = self.check_conditions(conditional_inputs, x)
         null = torch.full_like(timestep, NUM_CLASSES, dtype=torch.long)
         embedding = self.table(conditions.get("class", null)) + (timestep / 1000).to(x.dtype)[:, None]
-        y = self.conv(x) + embedding[:, :, None, None]
+        y = self.conv(x)
+        if "identity_attention" in conditions:
+            y = torch.where(conditions["identity_attention"][:, :, None, None], y / 2, y)
+        y = y + embedding[:, :, None, None]
         if not self.learned_variance:
             return dl.DiffusionOutput(y)
         prediction, variance = y.chunk(2, dim=1)
@@ -247,11 +256,34 @@ class AdapterCase:
         self.inputs = inputs
 
 
+GUIDANCE: dict[str, Callable[..., nn.Module]] = {
+    "rescale": dl.GuidanceRescale,
+    "projected": lambda: dl.AdaptiveProjectedGuidance(dl.VPredictor(SCHEDULES["cosine"]()), norm_threshold=5.0),
+    "interval": lambda: dl.GuidanceInterval(SCHEDULES["cosine"](), low=0.5, high=5.0),
+}
+
 ADAPTERS: dict[str, AdapterCase] = {
     "cfguidance": AdapterCase(
         lambda model: dl.CFGuidance(model, {"class": 0.5}, guidance_scale=2.0),
         inputs=lambda x: {"class": torch.arange(len(x)) % NUM_CLASSES},
     ),
+    "cfguidance_projected": AdapterCase(
+        lambda model: dl.CFGuidance(
+            model,
+            {"class": 0.5},
+            guidance_scale={"class": 2.0},
+            combine=dl.GuidanceRescale(0.7, GUIDANCE["projected"]()),
+            interval=GUIDANCE["interval"](),
+        ),
+        inputs=lambda x: {"negative_class": (torch.arange(len(x)) + 1) % NUM_CLASSES},
+    ),
+    "cfguidance_plus_plus": AdapterCase(
+        lambda model: dl.CFGuidancePlusPlus(model, {"class": 0.5}, guidance_scale=0.6),
+    ),
+    "autoguidance": AdapterCase(
+        lambda model: dl.AutoGuidance(model, randomise(copy.deepcopy(model), seed=1), guidance_scale=2.0),
+    ),
+    "perturbed_attention": AdapterCase(lambda model: dl.PerturbedAttentionGuidance(model, guidance_scale=2.0)),
     "inpainting": AdapterCase(
         lambda model: dl.InPainting(model, 1),
         grow=lambda c, out: (c + 2, out),

@@ -1,9 +1,26 @@
 """Adapters: wrap a network and keep its call signature, so that they stack."""
 
 from diffusion_labs.adapters.adapter import Adapter
+from diffusion_labs.adapters.autoguidance import AutoGuidance
 from diffusion_labs.adapters.cfguidance import CFGuidance
+from diffusion_labs.adapters.cfguidance_plus_plus import CFGuidancePlusPlus
+from diffusion_labs.adapters.combinations import AdaptiveProjectedGuidance, GuidanceRescale
+from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.adapters.inpainting import InPainting
 from diffusion_labs.adapters.patchify import Patchify
+from diffusion_labs.adapters.perturbed_attention_guidance import PerturbedAttentionGuidance
 from diffusion_labs.adapters.super_resolution import SuperResolution
 
-__all__ = ["Adapter", "CFGuidance", "InPainting", "Patchify", "SuperResolution"]
+__all__ = [
+    "AdaptiveProjectedGuidance",
+    "Adapter",
+    "AutoGuidance",
+    "CFGuidance",
+    "CFGuidancePlusPlus",
+    "GuidanceInterval",
+    "GuidanceRescale",
+    "InPainting",
+    "Patchify",
+    "PerturbedAttentionGuidance",
+    "SuperResolution",
+]

@@ -37,3 +37,8 @@ class Adapter(ConditionalModule):
     def condition_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         """Shape of one sample's condition, by name, as far as the network says: ``None`` is any number of tokens."""
         return getattr(self.model, "condition_shapes", {})
+
+    @property
+    def attention_blocks(self) -> tuple[str, ...]:
+        """Names of the attention blocks that the input ``identity_attention`` perturbs; none if it takes no such."""
+        return getattr(self.model, "attention_blocks", ())

@@ -40,7 +40,4 @@ class Patchify(Adapter):
                 f"patch_size ({self.patch_size})"
             )
         output: DiffusionOutput = self.model(F.pixel_unshuffle(x, self.patch_size), timestep, conditions)
-        variance_value = output.variance_value
-        if variance_value is not None:
-            variance_value = F.pixel_shuffle(variance_value, self.patch_size)
-        return DiffusionOutput(F.pixel_shuffle(output.prediction, self.patch_size), variance_value)
+        return DiffusionOutput._make(None if y is None else F.pixel_shuffle(y, self.patch_size) for y in output)

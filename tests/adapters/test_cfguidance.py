@@ -38,7 +38,7 @@ def call(model: nn.Module, **conditions: Tensor) -> tuple[dl.DiffusionOutput, di
 def test_guidance_extrapolates_from_null_to_condition() -> None:
     """u + s (c - u), with c = 3 and u = 10: the network's own null class."""
     model = dl.CFGuidance(Sum(), {"class": 0.1}).eval()
-    for scale in (0.0, 0.5, 2.0, 7.5):
+    for scale in (-1.0, 0.5, 2.0, 7.5):
         model.guidance_scale = scale
         output, seen = call(model, **{"class": torch.tensor([3, 4])})
         expected = 10 + scale * (torch.tensor([[3.0], [4.0]]) - 10)
@@ -57,6 +57,13 @@ def test_no_guidance_is_one_pass_of_the_batch() -> None:
     output, seen = call(model, **{"class": torch.tensor([3, 4])})
     assert seen["class"].tolist() == [3, 4]
     torch.testing.assert_close(output.prediction, torch.tensor([[3.0], [4.0]]))
+
+
+def test_scale_zero_is_one_unconditional_pass() -> None:
+    model = dl.CFGuidance(Sum(), {"class": 0.1}, guidance_scale=0.0).eval()
+    output, seen = call(model, **{"class": torch.tensor([3, 4])})
+    assert seen["class"].tolist() == [10, 10]
+    torch.testing.assert_close(output.prediction, torch.tensor([[10.0], [10.0]]))
 
 
 def test_without_conditions_it_is_one_unconditional_pass() -> None:

@@ -17,6 +17,9 @@ PAIRS = list(itertools.permutations(ADAPTERS, 2))
 class Recorder(nn.Module):
     """A foreign network, not a ``ConditionalModule``: notes what it gets and predicts the first channels."""
 
+    attention_blocks = ("middle",)
+    null_conditions: Mapping[str, int] = {"class": catalogue.NUM_CLASSES}
+
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
@@ -64,26 +67,32 @@ def test_every_key_arrives_at_the_network_whoever_consumed_it(names: tuple[str, 
     for name in names:
         channels, out = ADAPTERS[name].grow(channels, out)
     model = stack(names, lambda *_: Recorder(out)).eval()
-    for adapter in model.modules():
-        if isinstance(adapter, dl.CFGuidance):
-            adapter.guidance_scale = 1.0
-            adapter.register_buffer("null_class", torch.tensor(catalogue.NUM_CLASSES))
     x, t, conditions = inputs(names)
     conditions["unheard_of"] = torch.arange(4)
     model(x, t, conditions)
     network = next(module for module in model.modules() if isinstance(module, Recorder))
-    (call,) = network.calls
-    assert call[2].keys() == conditions.keys()
-    assert all(torch.equal(call[2][key], conditions[key]) for key in conditions)
-    assert call[0].shape[1] == channels
+    assert network.calls
+    for grown, _, seen in network.calls:  # of the passes of guidance, the first is that with all conditions
+        assert set(conditions) <= set(seen) <= set(conditions) | {"identity_attention"}
+        assert all(torch.equal(seen[key][:4], conditions[key]) for key in conditions)
+        assert all(len(value) == len(grown) for value in seen.values())
+        assert grown.shape[1] == channels
 
 
-@pytest.mark.parametrize("names", [pair for pair in PAIRS if "cfguidance" in pair], ids="-".join)
-def test_the_order_of_pixel_adapters_and_guidance_does_not_matter(names: tuple[str, ...]) -> None:
-    """Guidance is linear in the predictions, so it commutes with adapters that only prepare x."""
+LINEAR = set(ADAPTERS) - {"cfguidance_projected"}
+GUIDANCE = {"cfguidance", "cfguidance_plus_plus", "autoguidance", "perturbed_attention"}
+
+
+@pytest.mark.parametrize(
+    "names", [pair for pair in itertools.combinations(ADAPTERS, 2) if set(pair) <= LINEAR and set(pair) & GUIDANCE]
+)
+def test_the_order_of_linear_guidance_and_other_adapters_does_not_matter(names: tuple[str, ...]) -> None:
+    """It is linear in the predictions, so it commutes with other guidance, and with adapters that only prepare x."""
     x, t, conditions = inputs(names)
-    left, right = stack(names).eval(), stack(names[::-1]).eval()
-    torch.testing.assert_close(left(x, t, conditions).prediction, right(x, t, conditions).prediction)
+    left, right = (stack(order).eval()(x, t, conditions) for order in (names, names[::-1]))
+    torch.testing.assert_close(left.prediction, right.prediction)
+    assert (left.renoise_prediction is not None) == ("cfguidance_plus_plus" in names)
+    torch.testing.assert_close(left.renoise_prediction, right.renoise_prediction)
 
 
 @pytest.mark.parametrize("names", PAIRS, ids="-".join)
@@ -101,7 +110,7 @@ def test_every_parameter_gets_a_gradient_with_and_without_conditions(name: str) 
     for given in (conditions, {key: value for key, value in conditions.items() if key != "class"}):
         model.zero_grad()
         model(x, t, given).prediction.square().mean().backward()
-        assert all(parameter.grad is not None for parameter in model.parameters())
+        assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -40,7 +40,15 @@ def catalogued_components() -> set[type]:
     parts += [factory(schedule) for factory in catalogue.PREDICTORS.values()]
     parts += [factory(network, schedule, predictor) for factory in catalogue.SAMPLERS.values()]
     parts += [case.wrap(catalogue.TinyNetwork()) for case in catalogue.ADAPTERS.values()]
-    for family in (catalogue.DENSITIES, catalogue.MEANS, catalogue.NETWORKS, catalogue.TRANSFORMS, catalogue.LOSSES):
+    families = (
+        catalogue.DENSITIES,
+        catalogue.MEANS,
+        catalogue.NETWORKS,
+        catalogue.GUIDANCE,
+        catalogue.TRANSFORMS,
+        catalogue.LOSSES,
+    )
+    for family in families:
         parts += [factory() for factory in family.values()]
     return {type(part) for part in parts}
 

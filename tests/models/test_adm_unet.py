@@ -108,7 +108,7 @@ def test_an_absent_condition_is_one_that_can_be_given() -> None:
 def test_null_conditions_and_names() -> None:
     network = build(classes={"class": 10, "breed": 4}, tokens={"text": 5})
     assert network.null_conditions == {"class": 10, "breed": 4}
-    assert network.condition_names == {"class", "breed", "text", "text_mask"}
+    assert network.condition_names == {"class", "breed", "text", "text_mask", "identity_attention"}
     network.null_conditions["class"] = 0
     assert network.null_conditions["class"] == 10
 

@@ -21,15 +21,18 @@ from diffusion_labs.layers import (
 
 
 class Context(NamedTuple):
-    """Tokens that the attention blocks look at beside the image.
+    """What the attention blocks get beside the image.
 
     Attributes:
-        tokens: ``[b, n, context_dim]``.
+        tokens: tokens to look at, ``[b, n, context_dim]``.
         mask: which of them are valid, bool ``[b, n]``; ``None`` if all are.
+        identity: whose attention is the identity, bool ``[b, blocks]``, one column for each attention block of the
+            network; ``None`` if nobody's.
     """
 
     tokens: Tensor
     mask: Tensor | None
+    identity: Tensor | None = None
 
 
 class AdaptiveGroupNorm(nn.Module):
@@ -129,7 +132,8 @@ class AttentionBlock(nn.Module):
     """Residual self-attention over the positions: ``x + proj_out(attention(q, k, v))``.
 
     ``q, k, v`` are linear in ``norm(x)``. The output projection starts at zero, so the block starts
-    as the identity.
+    as the identity. Where ``context.identity`` says so, the attention map is the identity, and ``attention(q, k, v)``
+    is v: each position sees itself alone (perturbed-attention guidance, arXiv 2403.17377).
 
     Args:
         channels: channels of x.
@@ -139,9 +143,14 @@ class AttentionBlock(nn.Module):
         num_groups: see ``GroupNorm``.
         eps: see ``GroupNorm``.
 
+    Attributes:
+        index: its number among the attention blocks of the network, which sets it.
+
     Raises:
         ValueError: if the heads do not divide the channels.
     """
+
+    index: int = 0
 
     def __init__(
         self,
@@ -166,8 +175,10 @@ class AttentionBlock(nn.Module):
     ) -> Float[Tensor, "b c *d"]:
         qkv = self.qkv(self.norm(x).flatten(2))
         q, k, v = self.split_heads(qkv.mT, self.num_heads, 3)
-        k, v, mask = self.add_context(k, v, context)
-        h = merge_heads(attention(q, k, v, mask))
+        h = attention(q, *self.add_context(k, v, context))
+        if context is not None and context.identity is not None:
+            h = torch.where(context.identity[:, self.index, None, None, None], v, h)
+        h = merge_heads(h)
         return x + self.proj_out(h.mT).view_as(x)
 
     def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -205,7 +216,7 @@ class ContextAttentionBlock(AttentionBlock):
 
     def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
         assert context is not None, "the network's embedding gives a context whenever it has token conditions"
-        tokens, mask = context
+        tokens, mask, _ = context
         context_kv = self.context_kv(tokens.mT)
         context_k, context_v = self.split_heads(context_kv.mT, self.num_heads, 2)
         if mask is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule
 from diffusion_labs.layers import Conv, GroupNorm, conv, zero_init
-from diffusion_labs.models.adm_unet.blocks import BlockSequence
+from diffusion_labs.models.adm_unet.blocks import AttentionBlock, BlockSequence, Context
 from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.output import DiffusionOutput
 
@@ -81,6 +81,9 @@ class ADMUNet(ConditionalModule):
     ``input_blocks.i.j`` is ``encoder.{i - 1}.j``, ``middle_block.j`` is ``middle.j``,
     ``output_blocks.i.j`` is ``decoder.i.j``, ``out.{0, 2}`` is ``head.{norm, conv}``.
 
+    A network with attention also takes the conditional input ``identity_attention``, bool ``[b, n]``: for which
+    samples which of its n attention blocks are the identity; see ``PerturbedAttentionGuidance``.
+
     Args:
         embedding: embeds the time and the conditions.
         conv_in: the first convolution.
@@ -89,6 +92,9 @@ class ADMUNet(ConditionalModule):
         decoder: as many stages as there are skip connections, that is one more than in ``encoder``.
         head: from features to the output.
         size_multiple: the sides of x must be multiples of this: 2 to the number of downsamplings.
+
+    Attributes:
+        attention_blocks: the names of the attention blocks, from the first to the last.
 
     Raises:
         ValueError: if the numbers of stages do not fit.
@@ -119,6 +125,13 @@ class ADMUNet(ConditionalModule):
         self.middle = middle
         self.decoder = nn.ModuleList(decoder)
         self.head = head
+
+        blocks = {name: block for name, block in self.named_modules() if isinstance(block, AttentionBlock)}
+        for index, block in enumerate(blocks.values()):
+            block.index = index
+        self.attention_blocks = tuple(blocks)
+        if blocks:
+            self.condition_names = embedding.condition_names | {"identity_attention"}
 
     @property
     def null_conditions(self) -> dict[str, int]:
@@ -155,6 +168,10 @@ class ADMUNet(ConditionalModule):
         embedding = embedding.to(h.dtype)
         if context is not None:
             context = context._replace(tokens=context.tokens.to(h.dtype))
+        if "identity_attention" in conditions:
+            self._check_identity(conditions["identity_attention"])
+            context = Context(h.new_zeros(len(h), 0, 0), None) if context is None else context
+            context = context._replace(identity=conditions["identity_attention"])
 
         # Descend
         skips = [h]
@@ -195,4 +212,11 @@ class ADMUNet(ConditionalModule):
             raise ValueError(
                 f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
                 "sample of x; use timestep.expand"
+            )
+
+    def _check_identity(self, identity: Tensor) -> None:
+        if identity.dtype != torch.bool or list(identity.shape[1:]) != [len(self.attention_blocks)]:
+            raise ValueError(
+                f"'identity_attention' is {identity.dtype} of shape {list(identity.shape)}, but must be torch.bool of "
+                f"shape {[len(identity), len(self.attention_blocks)]}: one column for each of {self.attention_blocks}"
             )

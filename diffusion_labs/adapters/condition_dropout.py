@@ -1,0 +1,160 @@
+"""Null values of conditions, dropping them in training, and what stands against them in sampling."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_labs.adapters.adapter import Adapter
+from diffusion_labs.conditioning import ConditionalInputs
+
+
+class ConditionDropout(Adapter):
+    """Base class of guidance without a classifier: knows what each condition is where there is none.
+
+    Args and null values: see ``CFGuidance``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dropout: Mapping[str | tuple[str, ...], float],
+        null: Mapping[str, Tensor | float] | None = None,
+    ) -> None:
+        groups = tuple(((key,) if isinstance(key, str) else key, p) for key, p in dropout.items())
+        guided = tuple(name for names, _ in groups for name in names)
+        understood: frozenset[str] = getattr(model, "condition_names", None) or frozenset()
+        masks = [mask_of(name) for name in guided if mask_of(name) in understood]
+        super().__init__(model, map(negative_of, (*guided, *masks)))
+        self.groups = groups
+        self.guided = guided
+        nulls = {**self.null_conditions, **(null or {})}
+        self._check(dropout, null or {})
+        for name in self.guided:
+            if name not in nulls:
+                continue
+            value = nulls[name]
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(f"null_{name}", value)
+            else:
+                self.register_buffer(f"null_{name}", torch.as_tensor(value), persistent=False)
+
+    def complete(self, given: ConditionalInputs, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions, with nulls for those that are absent, and the nulls of all, with the masks of tokens.
+
+        One null token is one token, however long the sequence that it takes the place of.
+        """
+        conditions, nulls = dict(given), {}
+        for name in self.guided:
+            null = self._null(name, given.get(name), x)
+            if null is None:
+                continue
+            nulls[name] = null
+            own: Tensor | None = getattr(self, f"null_{name}", None)
+            if self._has_mask(name) and (own is None or own.ndim < 2):
+                first = torch.arange(null.shape[1], device=x.device) == 0
+                nulls[mask_of(name)] = first.expand(x.shape[0], -1)
+                conditions.setdefault(mask_of(name), torch.ones_like(nulls[mask_of(name)]))
+            conditions.setdefault(name, null)
+        return conditions, nulls
+
+    def drop(self, conditions: Mapping[str, Tensor], nulls: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """Conditions of which some samples' are replaced by their null values."""
+        dropped = dict(conditions)
+        for names, p in self.groups:
+            drop = torch.rand(x.shape[0], device=x.device) < p
+            for name in (*names, *map(mask_of, names)):
+                if name in nulls:
+                    chosen = drop.reshape(-1, *[1] * (conditions[name].ndim - 1))
+                    dropped[name] = torch.where(chosen, nulls[name], conditions[name])
+        return dropped
+
+    def oppose(
+        self, conditions: Mapping[str, Tensor], nulls: Mapping[str, Tensor], x: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions, and what they are guided away from: the negative where one is given, null elsewhere.
+
+        A condition and its negative may have different numbers of tokens; the shorter is padded, and masked.
+
+        Raises:
+            ValueError: if they differ, and the network takes no mask.
+        """
+        conditions, opposed = dict(conditions), dict(nulls)
+        for name in self.guided:
+            if negative_of(name) not in conditions:
+                continue
+            negative, mask = conditions[negative_of(name)], mask_of(name)
+            if name not in conditions:  # null to the network by its absence, which a batch of both cannot have
+                _, like_negative = self.complete({name: negative}, x)
+                conditions |= {key: like_negative[key] for key in (name, mask) if key in like_negative}
+            condition = conditions[name]
+
+            if self._has_mask(name):
+                valid = conditions.get(mask, all_valid(condition))
+                negative_valid = conditions.get(negative_of(mask), all_valid(negative))
+                length = max(condition.shape[1], negative.shape[1])
+                condition, negative = pad(condition, length), pad(negative, length)
+                conditions[mask], opposed[mask] = pad(valid, length), pad(negative_valid, length)
+            if negative.shape != condition.shape:
+                raise ValueError(
+                    f"conditional_inputs['{negative_of(name)}'] has shape {list(negative.shape)}, '{name}' "
+                    f"{list(condition.shape)}; the network takes no '{mask}', so they must be equal"
+                )
+            conditions[name], opposed[name] = condition, negative.to(condition.dtype)
+        return conditions, opposed
+
+    def _has_mask(self, name: str) -> bool:
+        """Whether the condition has any number of tokens, and the network a mask for them."""
+        return mask_of(name) in (self.condition_names or ()) and None in self.condition_shapes.get(name, ())
+
+    def _null(self, name: str, condition: Tensor | None, x: Tensor) -> Tensor | None:
+        """The null value of a condition for the batch; ``None`` if it is absent, and null to the network so."""
+        null: Tensor | None = getattr(self, f"null_{name}", None)
+        if condition is not None:
+            shape = condition.shape
+        elif null is None:
+            return None
+        else:
+            sides = self.condition_shapes.get(name, tuple(null.shape))
+            shape = torch.Size([x.shape[0], *(1 if side is None else side for side in sides)])
+        if null is not None:
+            return (null if condition is None else null.to(condition.dtype)).expand(shape)
+        assert condition is not None
+        if not condition.is_floating_point():
+            raise ValueError(
+                f"conditional_inputs['{name}'] has integers, which have no zero embedding; "
+                f"give {type(self).__name__} null={{'{name}': the index of the null class}}"
+            )
+        return torch.zeros_like(condition)
+
+    def _check(self, dropout: Mapping[str | tuple[str, ...], float], null: Iterable[str]) -> None:
+        for key, p in dropout.items():
+            if not 0 <= p <= 1:
+                raise ValueError(f"dropout of {key!r} is {p}; a probability must be in [0, 1]")
+        if len(set(self.guided)) < len(self.guided):
+            raise ValueError(f"dropout names a condition twice: {self.guided}")
+        understood: frozenset[str] | None = getattr(self.model, "condition_names", None)
+        for place, names, known in (("dropout", self.guided, understood), ("null", null, self.guided)):
+            unknown = set() if known is None else set(names) - set(known)
+            if unknown:
+                raise ValueError(f"{place} names {sorted(unknown)}, but only {sorted(known or ())} can be guided")
+
+
+def mask_of(name: str) -> str:
+    """The key of the mask of a condition's tokens."""
+    return f"{name}_mask"
+
+
+def negative_of(name: str) -> str:
+    """The key of what a condition is guided away from."""
+    return f"negative_{name}"
+
+
+def all_valid(tokens: Tensor) -> Tensor:
+    """The mask of tokens that all are valid, ``[b, n]``."""
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+
+
+def pad(value: Tensor, length: int) -> Tensor:
+    """Tokens, or their mask, ``[b, n, ...]``, with zeros up to a length."""
+    return torch.cat([value, value.new_zeros(value.shape[0], length - value.shape[1], *value.shape[2:])], dim=1)

@@ -1,0 +1,90 @@
+"""Guidance by a pass without self-attention."""
+
+from collections.abc import Collection
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_labs.adapters.adapter import Adapter
+from diffusion_labs.adapters.combinations import Combine, linear
+from diffusion_labs.adapters.guidance import guide, split, within
+from diffusion_labs.adapters.guidance_interval import GuidanceInterval
+from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.output import DiffusionOutput
+
+
+class PerturbedAttentionGuidance(Adapter):
+    """Guides away from the network with identity for some self-attention maps (PAG, arXiv 2403.17377).
+
+    ``p + guidance_scale * (y - p)``, where p is the perturbed prediction: structure that attention makes is
+    exaggerated, also without conditions. (The paper's s is ``guidance_scale - 1``.) Both passes are one call with twice
+    the batch; a learned variance is that of the unperturbed half. In train mode the model is called as it is.
+
+    The network is told by the conditional input ``"identity_attention"``, bool ``[b, n]``: which of its n attention
+    blocks, named by its ``attention_blocks``, are the identity for each sample.
+
+    Args:
+        model: network or adapter with ``attention_blocks``, such as ``adm_unet``.
+        guidance_scale: 1 is no guidance, and one pass. May be set at any time.
+        blocks: the blocks to perturb, by their names or the beginnings of them: ``"middle"``, ``"encoder.3"``.
+        combine: see ``CFGuidance``.
+        interval: see ``CFGuidance``.
+
+    Raises:
+        ValueError: if the model has no such block.
+
+    Example:
+        >>> model = PerturbedAttentionGuidance(network, guidance_scale=4.0, blocks=["middle"])
+    """
+
+    perturbed: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        guidance_scale: float = 1.0,
+        blocks: Collection[str] = ("middle",),
+        combine: Combine = linear,
+        interval: GuidanceInterval | None = None,
+    ) -> None:
+        super().__init__(model)
+        names = self.attention_blocks
+        if not names:
+            raise ValueError(
+                f"perturbed-attention guidance needs a network with attention_blocks, but {type(model).__name__} "
+                "names none; use one that takes 'identity_attention', such as adm_unet with attention"
+            )
+        for block in blocks:
+            if not any(begins(name, block) for name in names):
+                raise ValueError(f"blocks has {block!r}, but the attention blocks of the model are {list(names)}")
+        perturbed = [any(begins(name, block) for block in blocks) for name in names]
+        self.register_buffer("perturbed", torch.tensor(perturbed), persistent=False)
+        self.guidance_scale = guidance_scale
+        self.combine = combine
+        self.interval = interval
+
+    def forward(
+        self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
+    ) -> DiffusionOutput:
+        """See ``ConditionalModule`` and the class."""
+        conditions = self.check_conditions(conditional_inputs, x)
+        plain = partial(self.model, x, timestep, conditions)
+        if self.training or self.guidance_scale == 1:
+            return plain()
+        return within(self.interval, timestep, partial(self.guided_output, x, timestep, conditions), plain)
+
+    def guided_output(self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs) -> DiffusionOutput:
+        """The output of both passes, combined."""
+        both = {name: torch.cat([value, value]) for name, value in conditions.items()}
+        own = conditions.get("identity_attention", self.perturbed.new_zeros(len(x), len(self.perturbed)))
+        both["identity_attention"] = torch.cat([own, own | self.perturbed])
+        output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
+        unperturbed, perturbed = split(output, 2)
+        return guide(self.combine, perturbed, [unperturbed], [self.guidance_scale], x, timestep)
+
+
+def begins(name: str, block: str) -> bool:
+    """Whether the name of a block is ``block``, or of a part of it: ``"middle.1"`` of ``"middle"``."""
+    return name == block or name.startswith(f"{block}.")
