@@ -9,7 +9,11 @@ from .models.ideal import IdealDenoiser as IdealDenoiser
 # Adapters
 from .adapters.adapter import Adapter as Adapter
 from .adapters.cfguidance import CFGuidance as CFGuidance
+from .adapters.classifier_guidance import ClassifierGuidance as ClassifierGuidance
+from .adapters.edm_preconditioning import EDMPreconditioning as EDMPreconditioning
 from .adapters.inpainting import InPainting as InPainting
+from .adapters.known_region import KnownRegion as KnownRegion
+from .adapters.linear_posterior import LinearPosterior as LinearPosterior
 from .adapters.patchify import Patchify as Patchify
 from .adapters.super_resolution import SuperResolution as SuperResolution
 
@@ -59,6 +63,7 @@ from .samplers.euler_ancestral import EulerAncestralSampler as EulerAncestralSam
 from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverPPSDE2MSampler
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler
 from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSampler
+from .samplers.repaint import RePaintSampler as RePaintSampler
 from .samplers.brownian import BrownianNoise as BrownianNoise
 from .samplers.multistep import MultistepSampler as MultistepSampler
 from .samplers.grids import all_steps as all_steps

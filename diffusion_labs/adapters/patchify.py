@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.conditioning import ConditionalInputs
-from diffusion_labs.output import DiffusionOutput
+from diffusion_labs.output import DiffusionOutput, change_predictions
 
 
 class Patchify(Adapter):
@@ -18,6 +18,8 @@ class Patchify(Adapter):
         model: takes ``p^2`` times the channels, at 1/p of the size.
         patch_size: p.
     """
+
+    changes = frozenset({"size"})
 
     def __init__(self, model: nn.Module, patch_size: int) -> None:
         super().__init__(model)
@@ -40,7 +42,8 @@ class Patchify(Adapter):
                 f"patch_size ({self.patch_size})"
             )
         output: DiffusionOutput = self.model(F.pixel_unshuffle(x, self.patch_size), timestep, conditions)
+        output = change_predictions(output, lambda y: F.pixel_shuffle(y, self.patch_size))
         variance_value = output.variance_value
         if variance_value is not None:
             variance_value = F.pixel_shuffle(variance_value, self.patch_size)
-        return DiffusionOutput(F.pixel_shuffle(output.prediction, self.patch_size), variance_value)
+        return output._replace(variance_value=variance_value)

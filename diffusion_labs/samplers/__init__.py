@@ -17,6 +17,7 @@ from diffusion_labs.samplers.grids import all_steps, karras, leading, linspace, 
 from diffusion_labs.samplers.heun import HeunSampler
 from diffusion_labs.samplers.lms import LMSSampler
 from diffusion_labs.samplers.multistep import MultistepSampler
+from diffusion_labs.samplers.repaint import RePaintSampler
 from diffusion_labs.samplers.sampler import Estimate, NoiseSource, Sampler
 from diffusion_labs.samplers.unipc import UniPCSampler
 
@@ -36,6 +37,7 @@ __all__ = [
     "DPMSolverPPSDE2MSampler",
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
+    "RePaintSampler",
     "BrownianNoise",
     "Estimate",
     "MultistepSampler",
