@@ -21,8 +21,10 @@ class LinearPosterior(Adapter):
     p(x0 | x_t) is taken as the Gaussian with the model's mean and, by Tweedie's formula, its covariance
     ``V = (sigma^2 / alpha) dx0/dx_t`` (Rozet et al., arXiv 2405.13712). Then the score of the measurement given x_t is
     ``(dx0/dx_t)^T A^T u`` with ``(A V A^T + noise_std^2) u = measurement - A x0``. Conjugate gradients find u, and
-    ``Predictor.add_to_score`` adds it. This is exact for Gaussian data, with one iteration for each distinct
-    eigenvalue of A V A^T. (DPS, arXiv 2209.14687, has a number to tune in the place of the inverse.)
+    ``Predictor.add_to_score`` adds it. (DPS, arXiv 2209.14687, has a number to tune in the place of the inverse.)
+
+    It is exact for Gaussian data, with one iteration for each distinct eigenvalue of A V A^T. Where the measurement says
+    which of several modes the data are of, it gives the others too much weight; stochastic samplers err less.
 
     A may be a mask (inpainting), pooling (super-resolution), a convolution (deblurring), with any network. A call costs
     one forward pass of the model and ``iterations + 1`` backward passes. In train mode, or without a measurement, the
@@ -117,7 +119,7 @@ def conjugate_gradients(operator: LinearOperator, right: Tensor, iterations: int
 
     Args:
         operator: symmetric and positive on each sample.
-        right: ``[b, ...]``.
+        right: ``[b]`` or ``[b, ...]``.
         iterations: number of calls of the operator.
     """
     u = torch.zeros_like(right)
@@ -135,7 +137,7 @@ def conjugate_gradients(operator: LinearOperator, right: Tensor, iterations: int
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each sample, ``[b, 1, ...]``."""
-    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+    return (a * b).reshape(len(a), -1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
