@@ -23,8 +23,8 @@ class LinearPosterior(Adapter):
     ``(dx0/dx_t)^T A^T u`` with ``(A V A^T + noise_std^2) u = measurement - A x0``. Conjugate gradients find u, and
     ``Predictor.add_to_score`` adds it. (DPS, arXiv 2209.14687, has a number to tune in the place of the inverse.)
 
-    It is exact for Gaussian data, with one iteration for each distinct eigenvalue of A V A^T. Where the measurement says
-    which of several modes the data are of, it gives the others too much weight; stochastic samplers err less.
+    It is exact for Gaussian data, with one iteration for each distinct eigenvalue of A V A^T. Where the measurement
+    says which of several modes the data are of, it gives the others too much weight; stochastic samplers err less.
 
     A may be a mask (inpainting), pooling (super-resolution), a convolution (deblurring), with any network. A call costs
     one forward pass of the model and ``iterations + 1`` backward passes. In train mode, or without a measurement, the
@@ -88,13 +88,14 @@ class LinearPosterior(Adapter):
                 f"makes {list(expected.shape)} of this x; measure with the same operator"
             )
         channels = output.prediction.shape[1]
+        # No nested def: the tests check the shapes of functions, and making a checked function does not compile
         gradient = lambda u: transpose(u.to(expected.dtype))[0][:, :channels]  # noqa: E731
 
         # (A V A^T + noise_std^2) u = measurement - A x0
         tweedie = torch.as_tensor(level.sigma**2 / level.alpha)
-        tweedie = torch.where(torch.as_tensor(level.alpha == 0), 0.0, tweedie).to(x.dtype)
+        tweedie = torch.where(torch.as_tensor(level.alpha == 0), 0.0, tweedie)
         u = conjugate_gradients(
-            lambda u: at_least_float32(self.operator(tweedie * gradient(u))) + self.noise_std**2 * u,
+            lambda u: at_least_float32(self.operator((tweedie * gradient(u)).to(x.dtype))) + self.noise_std**2 * u,
             at_least_float32(measurement) - at_least_float32(expected),
             self.iterations,
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 import diffusion_labs as dl
 from diffusion_labs.adapters.linear_posterior import conjugate_gradients
 from tests.adapters.gaussian import CorrelatedGaussian, conditional, moments
-from tests.catalogue import PREDICTORS, SCHEDULES, TinyNetwork, halve
+from tests.catalogue import PREDICTORS, SCHEDULES, TinyNetwork, halve, network
 from tests.contracts.test_predictors import DEFINED
 
 DISTANCE = (torch.arange(6)[:, None] - torch.arange(6)).abs().double()
@@ -172,6 +172,17 @@ def test_guides_in_every_gradient_mode_and_leaves_no_gradients(mode) -> None:
         actual = model(x.clone(), t.clone(), {"measurement": halve(x) + 1}).prediction
     torch.testing.assert_close(actual, expected)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_network_trained_with_checkpointing_can_be_guided() -> None:
+    predictor = dl.VPredictor(SCHEDULES["cosine"]())
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([100, 500])
+    plain, checkpointed = (
+        dl.LinearPosterior(network(checkpointing=checkpointing), predictor, halve, 1.0).eval()
+        for checkpointing in (False, True)
+    )
+    given = {"measurement": halve(x) + 1}
+    torch.testing.assert_close(checkpointed(x, t, given).prediction, plain(x, t, given).prediction)
 
 
 def test_conjugate_gradients_solve_in_as_many_iterations_as_there_are_eigenvalues() -> None:

@@ -126,7 +126,7 @@ def adm_unet(
         dims: number of spatial dimensions, 1, 2 or 3. Resampling changes all of them.
         num_groups: groups of every norm.
         norm_eps: eps of every norm.
-        checkpointing: recompute each block in the backward pass: less memory, more time.
+        checkpointing: in train mode, recompute each block in the backward pass: less memory, more time.
         dtype: dtype of the first convolution, encoder, middle and decoder, for example
             ``torch.float16``; embeddings and head keep torch's default dtype. For FSDP2 prefer its
             mixed precision policy, as it wants one dtype in each group of parameters.
