@@ -15,7 +15,11 @@ from .adapters.perturbed_attention_guidance import PerturbedAttentionGuidance as
 from .adapters.combinations import AdaptiveProjectedGuidance as AdaptiveProjectedGuidance
 from .adapters.combinations import GuidanceRescale as GuidanceRescale
 from .adapters.guidance_interval import GuidanceInterval as GuidanceInterval
+from .adapters.classifier_guidance import ClassifierGuidance as ClassifierGuidance
+from .adapters.edm_preconditioning import EDMPreconditioning as EDMPreconditioning
 from .adapters.inpainting import InPainting as InPainting
+from .adapters.known_region import KnownRegion as KnownRegion
+from .adapters.linear_posterior import LinearPosterior as LinearPosterior
 from .adapters.patchify import Patchify as Patchify
 from .adapters.super_resolution import SuperResolution as SuperResolution
 
@@ -93,6 +97,7 @@ from .samplers.dpm_solver_pp_sde_2m import DPMSolverPPSDE2MSampler as DPMSolverP
 from .samplers.edm_stochastic import EDMStochasticSampler as EDMStochasticSampler
 from .samplers.dpm2_ancestral import DPM2AncestralSampler as DPM2AncestralSampler
 from .samplers.inversion import invert as invert
+from .samplers.repaint import RePaintSampler as RePaintSampler
 from .samplers.brownian import BrownianNoise as BrownianNoise
 from .samplers.multistep import MultistepSampler as MultistepSampler
 from .samplers.align_your_steps import AYS_STABLE_DIFFUSION as AYS_STABLE_DIFFUSION

@@ -1,5 +1,6 @@
 """What every network, adapter and sampler in train mode returns."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -26,3 +27,9 @@ class DiffusionOutput(NamedTuple):
     mean: Tensor | None = None
     log_variance: Tensor | None = None
     renoise_prediction: Tensor | None = None
+
+
+def change_predictions(output: DiffusionOutput, change: Callable[[Tensor], Tensor]) -> DiffusionOutput:
+    """The output with a function applied to ``prediction`` and, if there is one, ``renoise_prediction``."""
+    renoise = None if output.renoise_prediction is None else change(output.renoise_prediction)
+    return output._replace(prediction=change(output.prediction), renoise_prediction=renoise)

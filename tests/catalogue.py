@@ -100,6 +100,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "deis_2": lambda *args, **options: dl.DEISSampler(*args, order=2, **options),
     "deis_3": lambda *args, **options: dl.DEISSampler(*args, order=3, **options),
     "dpm2": dl.DPM2Sampler,
+    "repaint": lambda *args, **options: dl.RePaintSampler(*args, resamplings=2, jump_length=2, **options),
     "dpm3": dl.DPMSolver3Sampler,
     "dpmpp_3s": dl.DPMSolverPP3SSampler,
     "dpm_2m": dl.DPMSolver2MSampler,
@@ -235,6 +236,28 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class TinyClassifier(nn.Module):
+    """The logits of noisy data: what ``ClassifierGuidance`` differentiates in the tests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIZE[0] * SIZE[1] * SIZE[2], NUM_CLASSES)
+        randomise(self)
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        return self.linear(x.flatten(1)).tanh() * (1 + timestep / 1000).to(x.dtype)[:, None]
+
+
+def halve(x: Tensor) -> Tensor:
+    """A linear operator: images at half the size."""
+    return nn.functional.avg_pool2d(x, 2)
+
+
+def predictor() -> dl.Predictor:
+    """A predictor for adapters that have one."""
+    return dl.VPredictor(SCHEDULES["cosine"]())
+
+
 class AdapterCase:
     """An adapter, how it changes the channels that it hands on, and conditional inputs for it.
 
@@ -294,6 +317,19 @@ ADAPTERS: dict[str, AdapterCase] = {
         grow=lambda c, out: (c + 1, out),
         inputs=lambda x: {"low_resolution": x[:, :1, ::2, ::2]},
     ),
+    "classifier_guidance": AdapterCase(
+        lambda model: dl.ClassifierGuidance(model, TinyClassifier(), predictor(), guidance_scale=2.0),
+        inputs=lambda x: {"class": torch.arange(len(x)) % NUM_CLASSES},
+    ),
+    "known_region": AdapterCase(
+        lambda model: dl.KnownRegion(model, predictor()),
+        inputs=lambda x: {"mask": (x[:, :1] > 0).to(x), "masked_image": 0.5 * x[:, :1]},
+    ),
+    "linear_posterior": AdapterCase(
+        lambda model: dl.LinearPosterior(model, predictor(), halve, noise_std=1.0),
+        inputs=lambda x: {"measurement": halve(x) + 0.5},
+    ),
+    "edm_preconditioning": AdapterCase(lambda model: dl.EDMPreconditioning(model, SCHEDULES["cosine"]())),
     "patchify": AdapterCase(lambda model: dl.Patchify(model, 2), grow=lambda c, out: (4 * c, 4 * out)),
 }
 

@@ -4,22 +4,30 @@ from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.adapters.autoguidance import AutoGuidance
 from diffusion_labs.adapters.cfguidance import CFGuidance
 from diffusion_labs.adapters.cfguidance_plus_plus import CFGuidancePlusPlus
+from diffusion_labs.adapters.classifier_guidance import ClassifierGuidance
 from diffusion_labs.adapters.combinations import AdaptiveProjectedGuidance, GuidanceRescale
+from diffusion_labs.adapters.edm_preconditioning import EDMPreconditioning
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.adapters.inpainting import InPainting
+from diffusion_labs.adapters.known_region import KnownRegion
+from diffusion_labs.adapters.linear_posterior import LinearPosterior
 from diffusion_labs.adapters.patchify import Patchify
 from diffusion_labs.adapters.perturbed_attention_guidance import PerturbedAttentionGuidance
 from diffusion_labs.adapters.super_resolution import SuperResolution
 
 __all__ = [
-    "AdaptiveProjectedGuidance",
     "Adapter",
+    "AdaptiveProjectedGuidance",
     "AutoGuidance",
     "CFGuidance",
     "CFGuidancePlusPlus",
+    "ClassifierGuidance",
+    "EDMPreconditioning",
     "GuidanceInterval",
     "GuidanceRescale",
     "InPainting",
+    "KnownRegion",
+    "LinearPosterior",
     "Patchify",
     "PerturbedAttentionGuidance",
     "SuperResolution",

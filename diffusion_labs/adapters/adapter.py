@@ -1,6 +1,7 @@
 """Wrappers around a network that keep its call signature, so that they stack."""
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from torch import nn
 
@@ -14,10 +15,23 @@ class Adapter(ConditionalModule):
     give the model more channels than it got, but the prediction keeps the data's own. A new adapter
     writes ``forward``, which begins with ``self.check_conditions``.
 
+    Most adapters stack in any order. Where the mathematics has one order, ``changes`` and ``needs`` say so, and the
+    other is an error when the stack is built.
+
     Args:
         model: a network, or another adapter.
         names: the conditional inputs that this adapter consumes.
+
+    Attributes:
+        changes: what its model gets otherwise than the adapter: "size", "number of channels", "scale", "time".
+        needs: what must be the process's own, as for x_t and t, when this adapter gets it.
+
+    Raises:
+        ValueError: if an adapter inside needs what this one changes.
     """
+
+    changes: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: nn.Module, names: Iterable[str] = ()) -> None:
         names = frozenset(names)
@@ -26,7 +40,17 @@ class Adapter(ConditionalModule):
         self.model = model
         for module in model.modules():  # also below a wrapper that is not ours, such as DDP
             if isinstance(module, ConditionalModule):
+                self._check_order(module)
                 module.outer_names = module.outer_names | names
+
+    def _check_order(self, inner: ConditionalModule) -> None:
+        changed = self.changes & getattr(inner, "needs", frozenset())
+        if changed:
+            own, other = type(self).__name__, type(inner).__name__
+            raise ValueError(
+                f"{own} changes the {' and the '.join(sorted(changed))} of what its model gets, but {other} inside it "
+                f"needs the process's own; put {other} around {own}"
+            )
 
     @property
     def null_conditions(self) -> Mapping[str, int]:

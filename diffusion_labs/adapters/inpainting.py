@@ -26,6 +26,8 @@ class InPainting(Adapter):
         image_key: name of the image, ``[b, channels, ...]``, 0 where it is to be painted.
     """
 
+    changes = frozenset({"number of channels"})
+
     def __init__(
         self, model: nn.Module, channels: int, *, mask_key: str = "mask", image_key: str = "masked_image"
     ) -> None:

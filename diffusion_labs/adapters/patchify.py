@@ -19,6 +19,8 @@ class Patchify(Adapter):
         patch_size: p.
     """
 
+    changes = frozenset({"size"})
+
     def __init__(self, model: nn.Module, patch_size: int) -> None:
         super().__init__(model)
         if patch_size < 1:

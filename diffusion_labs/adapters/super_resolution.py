@@ -21,6 +21,8 @@ class SuperResolution(Adapter):
         mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default.
     """
 
+    changes = frozenset({"number of channels"})
+
     def __init__(self, model: nn.Module, *, image_key: str = "low_resolution", mode: str = "bilinear") -> None:
         super().__init__(model, [image_key])
         self.image_key = image_key

@@ -71,7 +71,8 @@ class IdealDenoiser(ConditionalModule):
         """See ``ConditionalModule``."""
         conditions = self.check_conditions(conditional_inputs, x)
         level = self.predictor.schedule.at(timestep, x)
-        x0 = self.denoise(x, level, conditions.get("class"))
+        classes = conditions.get("class") if self.condition_names else None  # else it is for an adapter around
+        x0 = self.denoise(x, level, classes)
         eps = (x - level.alpha * x0) / level.sigma
         a, b = self.predictor.coefficients(level.alpha, level.sigma)
         return DiffusionOutput((a * x0 + b * eps).to(x.dtype))

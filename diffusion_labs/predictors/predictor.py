@@ -91,18 +91,58 @@ class Predictor(nn.Module):
     def denoise_at(self, prediction: Tensor, xt: Tensor, level: NoiseLevel) -> Denoised:
         """``denoise`` at a noise level that is already known, as samplers do."""
         alpha, sigma = level.alpha, level.sigma
-        a, b = self.coefficients(alpha, sigma)
+        a, _ = self.coefficients(alpha, sigma)
         det = self.det(level)
 
         # Half precision cannot hold 1 / alpha near pure noise
         dtype, xt, prediction = xt.dtype, at_least_float32(xt), at_least_float32(prediction)
-        x0 = (b / det) * xt - (sigma / det) * prediction
+        x0 = self.unclamped_x0(prediction, xt, level)
         if self.clamp is None:
             eps = (alpha / det) * prediction - (a / det) * xt
         else:
             x0 = self.clamp(x0)
             eps = (xt - alpha * x0) / sigma
         return Denoised(x0.to(dtype), eps.to(dtype))
+
+    def unclamped_x0(self, prediction: Tensor, xt: Tensor, level: NoiseLevel) -> Tensor:
+        """The clean data that a prediction and x_t contain, before the clamp: ``(b * xt - sigma * y) / det``."""
+        _, b = self.coefficients(level.alpha, level.sigma)
+        det = self.det(level)
+        return (b / det) * at_least_float32(xt) - (level.sigma / det) * at_least_float32(prediction)
+
+    def prediction_of(
+        self, x0: Float[Tensor, "b *d"], xt: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
+    ) -> Float[Tensor, "b *d"]:
+        """The prediction whose estimate of the clean data is x0: ``y = (b * xt - det * x0) / sigma``.
+
+        Args:
+            x0: an estimate of the clean data, ``[b, c, ...]``.
+            xt: the noisy data, ``[b, c, ...]``.
+            t: its time, ``[b]`` or a scalar; not the time of clean data.
+        """
+        level = self.schedule.at(t, xt)
+        _, b = self.coefficients(level.alpha, level.sigma)
+        prediction = (b * at_least_float32(xt) - self.det(level) * at_least_float32(x0)) / level.sigma
+        return prediction.to(xt.dtype)
+
+    def add_to_score(
+        self, prediction: Float[Tensor, "b *d"], gradient: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
+    ) -> Float[Tensor, "b *d"]:
+        """The prediction with the gradient g of a log-likelihood added to the score: ``y - (sigma det / alpha) g``.
+
+        The score is ``-eps / sigma``, so that ``eps`` becomes ``eps - sigma g`` (ADM, arXiv 2105.05233, Alg. 2), ``x0``
+        becomes ``x0 + (sigma^2 / alpha) g``, and x_t is what it was. Where alpha = 0, x_t says nothing about the data,
+        and nothing is added.
+
+        Args:
+            prediction: the network's output y, ``[b, c, ...]``.
+            gradient: of log p(condition | x_t) with respect to x_t, ``[b, c, ...]``.
+            t: the time, ``[b]`` or a scalar.
+        """
+        level = self.schedule.at(t, prediction)
+        scale = torch.as_tensor(level.sigma * self.det(level) / level.alpha)
+        scale = torch.where(torch.as_tensor(level.alpha == 0), 0.0, scale)
+        return (at_least_float32(prediction) - scale * at_least_float32(gradient)).to(prediction.dtype)
 
     def convert(
         self,

@@ -47,6 +47,7 @@ from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.plms import PLMSSampler
 from diffusion_labs.samplers.pndm import PNDMSampler
 from diffusion_labs.samplers.predictor_corrector import PredictorCorrectorSampler
+from diffusion_labs.samplers.repaint import RePaintSampler
 from diffusion_labs.samplers.restart import Restart, RestartSampler
 from diffusion_labs.samplers.sa_solver import SASolverSampler
 from diffusion_labs.samplers.sampler import Estimate, NoiseSource, Sampler
@@ -83,6 +84,7 @@ __all__ = [
     "PredictorCorrectorSampler",
     "LCMSampler",
     "TCDSampler",
+    "RePaintSampler",
     "BrownianNoise",
     "Estimate",
     "MultistepSampler",

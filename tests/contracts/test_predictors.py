@@ -51,6 +51,24 @@ def test_predictions_convert_into_each_other(predictor: dl.Predictor) -> None:
         torch.testing.assert_close(other.convert(converted, xt, t, to=predictor), y, rtol=1e-6, atol=1e-8)
 
 
+def test_the_prediction_of_an_estimate_says_that_estimate(predictor: dl.Predictor) -> None:
+    x0, _, t, xt = data(predictor.schedule)
+    y = predictor.prediction_of(x0, xt, t)
+    torch.testing.assert_close(predictor.predict_x0(y, xt, t), x0, rtol=1e-7, atol=1e-8)
+
+
+def test_a_gradient_added_to_the_score_moves_the_noise_and_leaves_xt(predictor: dl.Predictor) -> None:
+    """The score is -eps / sigma. Pure noise says nothing about the data, so nothing is added there."""
+    x0, noise, t, xt = data(predictor.schedule)
+    gradient = torch.randn_like(xt)
+    y = predictor.target(x0, noise, t)
+    moved = predictor.denoise(predictor.add_to_score(y, gradient, t), xt, t)
+    level = predictor.schedule.at(t, xt)
+    shift = torch.where(level.alpha == 0, 0, level.sigma * gradient)
+    torch.testing.assert_close(moved.eps, noise - shift, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(level.alpha * moved.x0 + level.sigma * moved.eps, xt, rtol=1e-7, atol=1e-7)
+
+
 @pytest.mark.parametrize("clamp", CLAMPS)
 def test_any_prediction_gives_a_pair_that_satisfies_the_process(predictor: dl.Predictor, clamp: str) -> None:
     _, _, t, xt = data(predictor.schedule)

@@ -26,6 +26,16 @@ def test_with_shift_one_the_last_period_is_the_longest() -> None:
     assert embedding[0, 7].item() == pytest.approx(1.0)
 
 
+def test_a_scale_multiplies_the_time() -> None:
+    times = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    assert torch.equal(sinusoidal_embedding(times, 8, scale=1024.0), sinusoidal_embedding(1024 * times, 8))
+    torch.manual_seed(0)
+    plain = TimeEmbedding(8, 4)
+    scaled = TimeEmbedding(8, 4, scale=1024.0)
+    scaled.load_state_dict(plain.state_dict())
+    assert torch.equal(scaled(times), plain(1024 * times))
+
+
 def test_similarity_depends_on_the_difference_of_times_alone() -> None:
     times = torch.arange(0, 1000, 37, dtype=torch.float64)
     embedding, moved = (sinusoidal_embedding(times + offset, 32) for offset in (0.0, 123.4))

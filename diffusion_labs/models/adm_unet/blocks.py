@@ -244,7 +244,7 @@ class BlockSequence(nn.Sequential):
 
     Args:
         blocks: the blocks.
-        checkpointing: keep only the inputs of each block for the backward pass and compute the rest
+        checkpointing: in train mode, keep only the inputs of each block for the backward pass and compute the rest
             again there: less memory, one more forward pass, the same gradients (arXiv 1604.06174).
     """
 
@@ -254,7 +254,7 @@ class BlockSequence(nn.Sequential):
 
     def forward(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:  # type: ignore[override]
         for block in self:
-            if self.checkpointing:
+            if self.checkpointing and self.training:  # torch.func, with which adapters guide, cannot pass through it
                 x = checkpoint(block, x, embedding, context, use_reentrant=False)
             else:
                 x = block(x, embedding, context)

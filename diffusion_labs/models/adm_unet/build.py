@@ -85,6 +85,7 @@ def adm_unet(
     vectors: Mapping[str, int] | None = None,
     tokens: Mapping[str, int] | None = None,
     context_dim: int | None = None,
+    time_scale: float = 1.0,
     dims: int = 2,
     num_groups: int = 32,
     norm_eps: float = 1e-5,
@@ -121,10 +122,11 @@ def adm_unet(
         tokens: token conditions, ``{name: width}``; input ``[b, n, width]``, and optionally
             ``<name>_mask``. Keys and values of all attention blocks (GLIDE, arXiv 2112.10741).
         context_dim: width of the tokens in the network; that of the time embedding by default.
+        time_scale: multiplies the time; 1000 for times in [0, 1] or EDM's c_noise, see ``sinusoidal_embedding``.
         dims: number of spatial dimensions, 1, 2 or 3. Resampling changes all of them.
         num_groups: groups of every norm.
         norm_eps: eps of every norm.
-        checkpointing: recompute each block in the backward pass: less memory, more time.
+        checkpointing: in train mode, recompute each block in the backward pass: less memory, more time.
         dtype: dtype of the first convolution, encoder, middle and decoder, for example
             ``torch.float16``; embeddings and head keep torch's default dtype. For FSDP2 prefer its
             mixed precision policy, as it wants one dtype in each group of parameters.
@@ -245,7 +247,7 @@ def adm_unet(
 
     network = ADMUNet(
         ConditionEmbedding(
-            TimeEmbedding(model_channels, embed_dim),
+            TimeEmbedding(model_channels, embed_dim, scale=time_scale),
             classes=classes or {},
             vectors=vectors or {},
             tokens=tokens or {},
