@@ -74,6 +74,7 @@ from .randomness import stratified_uniform as stratified_uniform
 
 # Samplers, and their grids of times
 from .samplers.sampler import Sampler as Sampler
+from .samplers.adams import AdamsSampler as AdamsSampler
 from .samplers.adaptive import AdaptiveSampler as AdaptiveSampler
 from .samplers.ddim import DDIMSampler as DDIMSampler
 from .samplers.ddpm import DDPMSampler as DDPMSampler
@@ -118,6 +119,7 @@ from .samplers.grids import all_steps as all_steps
 from .samplers.grids import at_times as at_times
 from .samplers.grids import exponential as exponential
 from .samplers.grids import karras as karras
+from .samplers.grids import karras_flow as karras_flow
 from .samplers.grids import leading as leading
 from .samplers.grids import linspace as linspace
 from .samplers.grids import trailing as trailing

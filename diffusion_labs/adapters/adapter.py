@@ -24,7 +24,8 @@ class Adapter(ConditionalModule):
 
     Attributes:
         changes: what its model gets otherwise than the adapter: "size", "number of channels", "scale", "time".
-        needs: what must be the process's own, as for x_t and t, when this adapter gets it.
+        needs: what must be the process's own, as for x_t and t, when this adapter gets it. A module of an adapter,
+            such as ``GuidanceInterval``, may have needs too.
 
     Raises:
         ValueError: if an adapter inside needs what this one changes.
@@ -39,11 +40,11 @@ class Adapter(ConditionalModule):
         super().__init__(None if inner is None else inner | names)
         self.model = model
         for module in model.modules():  # also below a wrapper that is not ours, such as DDP
+            self._check_order(module)
             if isinstance(module, ConditionalModule):
-                self._check_order(module)
                 module.outer_names = module.outer_names | names
 
-    def _check_order(self, inner: ConditionalModule) -> None:
+    def _check_order(self, inner: nn.Module) -> None:
         changed = self.changes & getattr(inner, "needs", frozenset())
         if changed:
             own, other = type(self).__name__, type(inner).__name__

@@ -76,6 +76,8 @@ class AdaptiveProjectedGuidance(nn.Module):
             if ``None``.
     """
 
+    needs = frozenset({"time", "scale"})
+
     def __init__(self, predictor: Predictor, *, eta: float = 0.0, norm_threshold: float | None = None) -> None:
         super().__init__()
         if norm_threshold is not None and not norm_threshold > 0:

@@ -16,8 +16,7 @@ class GuidanceInterval(nn.Module):
 
     In eval mode all samples of a step have one time, and the decision is a branch on it: on a GPU the host waits for
     it once a call. Where the adapter itself is compiled there is no branch, and every pass is made at every level;
-    compile the network inside instead. The adapter must get the schedule's times, so it stands outside of one that
-    changes them.
+    compile the network inside instead.
 
     Args:
         schedule: of the times that the adapter gets.
@@ -27,6 +26,8 @@ class GuidanceInterval(nn.Module):
     Raises:
         ValueError: unless ``0 <= low < high``.
     """
+
+    needs = frozenset({"time"})
 
     def __init__(self, schedule: Schedule, *, low: float = 0.0, high: float = math.inf) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Samplers: wrap the model; one call of it in train mode, the whole schedule in eval mode."""
 
+from diffusion_labs.samplers.adams import AdamsSampler
 from diffusion_labs.samplers.adaptive import AdaptiveSampler
 from diffusion_labs.samplers.align_your_steps import (
     AYS_STABLE_DIFFUSION,
@@ -32,6 +33,7 @@ from diffusion_labs.samplers.grids import (
     at_times,
     exponential,
     karras,
+    karras_flow,
     leading,
     linspace,
     trailing,
@@ -76,6 +78,7 @@ __all__ = [
     "DPMSolverPPSDE2MSampler",
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
+    "AdamsSampler",
     "AdaptiveSampler",
     "DPMSolverPPSDE3MSampler",
     "SASolverSampler",
@@ -103,6 +106,7 @@ __all__ = [
     "exponential",
     "distilled",
     "karras",
+    "karras_flow",
     "leading",
     "linspace",
     "lint",

@@ -27,7 +27,9 @@ def test_every_sampler_ends_with_the_known_pixels(sampler: str, schedule_name: s
     x = SAMPLERS[sampler](model, schedule, predictor, eval_steps=6, progress_bar=False).eval()(
         noise, conditional_inputs=known(2)
     )
-    torch.testing.assert_close(x[:, :, :2], IMAGE[:, :, :2].expand(2, -1, -1, -1), rtol=0, atol=1e-9)
+    # LCM's last estimate is c_skip x_t + c_out x0, by definition, with c_skip below 1e-6
+    atol = 1e-6 if sampler == "lcm" else 1e-9
+    torch.testing.assert_close(x[:, :, :2], IMAGE[:, :, :2].expand(2, -1, -1, -1), rtol=0, atol=atol)
 
 
 def test_ddpm_draws_the_known_pixels_from_the_process_at_every_level() -> None:

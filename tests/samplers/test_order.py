@@ -26,6 +26,8 @@ ORDERS = {
     "dpmpp_2m": (2, 2),
     "dpmpp_2s": (2, 2),
     "dpmpp_3m": (2, 3),  # its first step is of first order
+    "adams_2": (3, 3),
+    "adams_3": (3, 3),  # 4, but for its first step, which is corrected to second order
     "unipc_1": (2, 2),
     "unipc_2": (3, 3),
     "unipc_3": (3, 3),  # 4, but for its first step, which is of second order
