@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from diffusion_labs.schedules.schedule import Schedule
+from diffusion_labs.schedules.log_snr_schedule import VariancePreserving
 
 
-class DiscreteGaussianSchedule(Schedule):
+class DiscreteGaussianSchedule(VariancePreserving):
     """The process of DDPM (arXiv 2006.11239, Eq. 2 and 4), from the betas of its steps.
 
     ``alpha(t)^2 = prod_{i <= t} (1 - beta_i)`` and ``sigma(t)^2 = 1 - alpha(t)^2`` for t = 0 .. T - 1;
@@ -65,14 +65,6 @@ class DiscreteGaussianSchedule(Schedule):
         into_zero = self.log_snr_table[upper - 1] + 2 * below.log()
         inside = torch.where(self.rise[upper].isinf(), into_zero, between)
         return torch.where(t < 0, self.log_snr_table[0] - 2 * torch.log1p(t), inside)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """``sqrt(sigmoid(log_snr))``."""
-        return self.log_snr(t).sigmoid().sqrt()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """``sqrt(sigmoid(-log_snr))``."""
-        return (-self.log_snr(t)).sigmoid().sqrt()
 
     def time(self, log_snr: Tensor) -> Tensor:
         """See the base class: fractional steps from -1 (clean) to T - 1."""

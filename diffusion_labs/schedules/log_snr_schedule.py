@@ -1,12 +1,12 @@
-"""Variance-preserving processes in continuous time, given by their log-SNR."""
+"""Variance-preserving processes, given by their log-SNR."""
 
 import torch
 from torch import Tensor
 
-from diffusion_labs.schedules.schedule import ContinuousSchedule
+from diffusion_labs.schedules.schedule import ContinuousSchedule, Schedule
 
 
-class LogSNRSchedule(ContinuousSchedule):
+class VariancePreserving(Schedule):
     """Base of variance-preserving schedules that write ``log_snr(t)`` and its inverse, ``time``.
 
     ``alpha^2 = sigmoid(log_snr)`` and ``sigma^2 = sigmoid(-log_snr)`` (Variational Diffusion Models,
@@ -24,6 +24,15 @@ class LogSNRSchedule(ContinuousSchedule):
     def sigma(self, t: Tensor) -> Tensor:
         """``sqrt(sigmoid(-log_snr))``."""
         return (-self.log_snr(t)).sigmoid().sqrt()
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the base class."""
+        log_snr = self.log_snr(t)
+        return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt(), log_snr
+
+
+class LogSNRSchedule(VariancePreserving, ContinuousSchedule):
+    """``VariancePreserving`` in continuous time."""
 
 
 class CosineSchedule(LogSNRSchedule):

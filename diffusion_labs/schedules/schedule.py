@@ -73,6 +73,10 @@ class Schedule(PreciseModule):
         rate: Tensor = torch.func.jvp(self.log_snr, (t,), (torch.ones_like(t),))[1]
         return rate
 
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(alpha, sigma, log_snr)`` at times ``t``; written anew where they share most of the work."""
+        return self.alpha(t), self.sigma(t), self.log_snr(t)
+
     def at(self, t: Tensor, like: Tensor) -> NoiseLevel:
         """The noise level at times ``t`` (``[]`` or ``[b]``), shaped to multiply ``like``, ``[b, ...]``.
 
@@ -85,12 +89,12 @@ class Schedule(PreciseModule):
                 f"[{like.shape[0]}], or a scalar"
             )
         shape = [-1] + [1] * (like.ndim - 1) if t.ndim == 1 else []
-        alpha, sigma, log_snr = (value(t).reshape(shape) for value in (self.alpha, self.sigma, self.log_snr))
+        alpha, sigma, log_snr = (value.reshape(shape) for value in self.coefficients(t))
         return NoiseLevel(t, alpha, sigma, log_snr)
 
     def levels(self, times: Tensor) -> list[NoiseLevel]:
         """The noise levels of a grid of times, ``[n]``, with Python floats as coefficients."""
-        values = (value(times).tolist() for value in (self.alpha, self.sigma, self.log_snr))
+        values = (value.tolist() for value in self.coefficients(times))
         return [NoiseLevel(*level) for level in zip(times.unbind(), *values, strict=True)]
 
     def sample_noise(self, x: Tensor, generator: Generators = None) -> Tensor:
@@ -129,7 +133,7 @@ class Schedule(PreciseModule):
         Two transitions compose: ``alpha_rt = alpha_rs alpha_st`` and
         ``sigma_rt^2 = sigma_st^2 + alpha_st^2 sigma_rs^2``.
         """
-        levels = (NoiseLevel(u, self.alpha(u), self.sigma(u), self.log_snr(u)) for u in (s, t))
+        levels = (NoiseLevel(u, *self.coefficients(u)) for u in (s, t))
         alpha, variance = transition(*levels)
         return torch.as_tensor(alpha), torch.as_tensor(variance).sqrt()
 
