@@ -91,7 +91,7 @@ MINUS = {**X0, "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", 
 ON_GRIDS: dict[str, tuple[str, dict[str, Any], Kind, bool]] = {
     "Euler": ("EulerDiscreteScheduler", {}, SIGMA, True),
     "Heun": ("HeunDiscreteScheduler", {}, TWICE, True),
-    "KDPM2": ("KDPM2DiscreteScheduler", {}, TWICE, True),
+    "KDPM2": ("KDPM2DiscreteScheduler", {"num_train_timesteps": 10}, TWICE, True),
     "LMS 4": ("LMSDiscreteScheduler", {}, SIGMA._replace(listed=True), True),
     "iPNDM": ("IPNDMScheduler", {}, Kind(preserving, rotation), True),
     **{f"DPM++ {n}M": ("DPMSolverMultistepScheduler", {"solver_order": n, **PLUS}, MULTISTEP, True) for n in (2, 3)},

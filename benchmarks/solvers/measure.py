@@ -2,13 +2,13 @@
 
 import math
 import multiprocessing
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,13 @@ from benchmarks.solvers.oracle import MIXTURES, PROCESSES, Problem, distance, pr
 from benchmarks.solvers.ours import Case
 
 BUDGETS = (5, 6, 8, 10, 15, 20, 30, 50, 75, 100)
-LIBRARIES = ("diffusion_labs", "diffusers", "k-diffusion", "azula")
+CASES: dict[str, Callable[[], Iterator[Case]]] = {
+    "diffusion_labs": ours.cases,
+    "diffusers": diffusers.cases,
+    "k-diffusion": k_diffusion.cases,
+    "azula": azula.cases,
+}
+LIBRARIES = tuple(CASES)
 
 
 class Run(NamedTuple):
@@ -49,37 +55,53 @@ class Run(NamedTuple):
     failure: str = ""
 
 
-def measure_all(budgets: Sequence[int] = BUDGETS, libraries: Sequence[str] = LIBRARIES) -> list[Run]:
-    """Every solver on every problem, in as many processes of one thread as there are cores."""
-    names = list(product(PROCESSES, MIXTURES))
+def measure_all(
+    budgets: Sequence[int] = BUDGETS,
+    libraries: Sequence[str] = LIBRARIES,
+    processes: Sequence[str] = tuple(PROCESSES),
+    workers: int | None = None,
+) -> list[Run]:
+    """Every solver on every problem.
+
+    Args:
+        budgets: calls of the network.
+        libraries: whose solvers.
+        processes: on which processes.
+        workers: operating system processes, of one thread each; as many as there are cores if ``None``.
+    """
+    names = list(product(processes, MIXTURES))
     run = partial(measure_problem, budgets=tuple(budgets), libraries=tuple(libraries))
     found = []
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        for (process, mixture), runs in zip(names, pool.map(run, *zip(*names, strict=True)), strict=True):
+    with mapping(workers) as parallel:
+        for (process, mixture), runs in zip(names, parallel(run, *zip(*names, strict=True)), strict=True):
             print(f"{process}, {mixture}: {len(runs)} measurements", flush=True)
             found += runs
     return found
 
 
+@contextmanager
+def mapping(workers: int | None) -> Iterator[Callable[..., Iterator[Any]]]:
+    """``map`` over so many processes of one thread; the usual one for 1."""
+    if workers == 1:
+        yield map
+    else:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            yield pool.map
+
+
 def measure_problem(process: str, mixture: str, budgets: Sequence[int], libraries: Sequence[str]) -> list[Run]:
     """Every solver of some libraries on one problem."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # the other libraries', about numpy and about tensors made of tensors
     whole, one = problem(process, mixture), problem(process, mixture, 1)
-    return [run for case in cases(process, libraries) for run in measure(case, whole, one, budgets)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other libraries', about numpy and about tensors made of tensors
+        return [run for case in cases(process, libraries) for run in measure(case, whole, one, budgets)]
 
 
 def cases(process: str, libraries: Sequence[str]) -> Iterator[Case]:
     """All solvers of some libraries that a process allows."""
-    if "diffusion_labs" in libraries:
-        yield from ours.cases()
-    if "k-diffusion" in libraries:
-        yield from k_diffusion.cases()
-    if "azula" in libraries:
-        yield from azula.cases()
-    if "diffusers" in libraries:
-        yield from diffusers.cases()
-        if process == "vp":
+    for library in libraries:
+        yield from CASES[library]()
+        if library == "diffusers" and process == "vp":
             yield from diffusers.stock_cases()
 
 

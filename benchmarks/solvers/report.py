@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 def page(runs: Sequence[Run], weak: Sequence[Weak], picture: str) -> str:
     """The whole page, Markdown."""
     sections = [
-        header(),
+        header(runs),
         choosing(runs),
         libraries(runs, picture),
         solvers(runs),
@@ -37,9 +37,10 @@ def page(runs: Sequence[Run], weak: Sequence[Weak], picture: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def header() -> str:
+def header(runs: Sequence[Run]) -> str:
     """What the page is."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", *LIBRARIES[1:]))
+    measured = {run.library for run in runs} - {OURS}
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", *sorted(measured)))
     return f"""# Solvers: error against calls of the network
 
 <!-- Made by `make solver-report`; what is written here by hand is lost. -->

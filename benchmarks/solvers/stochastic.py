@@ -1,11 +1,8 @@
 """Stochastic solvers, by the distance of their samples from the data's distribution."""
 
 import math
-import multiprocessing
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 import diffusion_labs as dl
 from benchmarks.solvers import azula, diffusers, k_diffusion, ours
-from benchmarks.solvers.measure import Cost, within
+from benchmarks.solvers.measure import LIBRARIES, Cost, mapping, within
 from benchmarks.solvers.oracle import MIXTURES, PROCESSES, Mixture, problem
 from benchmarks.solvers.ours import Case
 
@@ -34,18 +31,24 @@ class Weak(NamedTuple):
     distance: float
 
 
-def measure_all(budgets: Sequence[int] = BUDGETS, count: int = COUNT) -> list[Weak]:
-    """Every stochastic solver on every process, in as many processes of one thread as there are cores."""
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        tasks = pool.map(partial(measure_process, budgets=budgets, count=count), PROCESSES)
-        return [item for items in tasks for item in items]
+def measure_all(
+    budgets: Sequence[int] = BUDGETS,
+    libraries: Sequence[str] = LIBRARIES,
+    processes: Sequence[str] = tuple(PROCESSES),
+    workers: int | None = None,
+    count: int = COUNT,
+) -> list[Weak]:
+    """Every stochastic solver on every process; arguments as ``measure.measure_all``'s, and the number of samples."""
+    run = partial(measure_process, budgets=tuple(budgets), count=count, libraries=tuple(libraries))
+    with mapping(workers) as parallel:
+        return [item for items in parallel(run, processes) for item in items]
 
 
 @torch.no_grad()
-def measure_process(process: str, budgets: Sequence[int], count: int) -> list[Weak]:
+def measure_process(
+    process: str, budgets: Sequence[int], count: int, libraries: Sequence[str] = LIBRARIES
+) -> list[Weak]:
     """Every stochastic solver on one process."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     data = MIXTURES["plane"][0]()
     whole, one = problem(process, "plane", count), problem(process, "plane", 1)
     ideal = dl.IdealDenoiser(whole.predictor, data.means, data.std)
@@ -53,25 +56,27 @@ def measure_process(process: str, budgets: Sequence[int], count: int) -> list[We
     known = {"exact samples": sliced_distance(exact, data), "the exact flow": sliced_distance(whole.exact, data)}
     found = [Weak(process, "-", name, "-", budget, known[name]) for name in known for budget in budgets]
 
-    for case in cases():
-        cost = Cost.of(case, one)
-        for budget in budgets:
-            torch.manual_seed(0)
-            distance = sliced_distance(within(case, whole, cost, budget), data)
-            found.append(Weak(process, case.library, case.solver, case.grid, budget, distance))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in cases(libraries):
+            cost = Cost.of(case, one)
+            for budget in budgets:
+                torch.manual_seed(0)
+                distance = sliced_distance(within(case, whole, cost, budget), data)
+                found.append(Weak(process, case.library, case.solver, case.grid, budget, distance))
     return found
 
 
-def cases() -> Iterator[Case]:
+def cases(libraries: Sequence[str]) -> Iterator[Case]:
     """Stochastic solvers on the three grids, and two deterministic ones to compare with."""
-    samplers = {**ours.STOCHASTIC, **{name: ours.DETERMINISTIC[name] for name in ("DPM-Solver++ 2M", "UniPC 3")}}
-    families: list[Callable[[], Iterator[Case]]] = [
-        partial(ours.cases, samplers),
-        k_diffusion.stochastic_cases,
-        azula.stochastic_cases,
-        diffusers.stochastic_cases,
-    ]
-    return (case for family in families for case in family() if case.grid in GRIDS)
+    compared = {name: ours.DETERMINISTIC[name] for name in ("DPM-Solver++ 2M", "UniPC 3")}
+    families: dict[str, Callable[[], Iterator[Case]]] = {
+        "diffusion_labs": partial(ours.cases, {**ours.STOCHASTIC, **compared}),
+        "diffusers": diffusers.stochastic_cases,
+        "k-diffusion": k_diffusion.stochastic_cases,
+        "azula": azula.stochastic_cases,
+    }
+    return (case for library in libraries for case in families[library]() if case.grid in GRIDS)
 
 
 def sliced_distance(x: Tensor, data: Mixture, directions: int = 16) -> float:

@@ -177,9 +177,27 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
     assert "| 10 | 1.0e-01 Good, `karras` | **5.0e-02** Theirs, `karras` | 5.0e-01 Other, `karras` | - |" in page
     assert "azula's None on `karras`, 5 calls: it cannot" in page
     tables = re.findall(r"(?:^\|.*\|\n)+", page, flags=re.M)
-    assert len(tables) == 8
+    assert len(tables) == 7
     for lines in (found.splitlines() for found in tables):
         assert len({line.count("|") for line in lines}) == 1, lines
+
+
+def test_the_report_runs(tmp_path: Path) -> None:
+    """A small one of our own solvers, from the measurements to the page."""
+    pytest.importorskip("matplotlib", reason="it draws the picture")
+    from benchmarks import solver_report
+
+    options = ["--libraries", "diffusion_labs", "--processes", "edm", "--workers", "1", "--samples", "200"]
+    solver_report.main(["--docs", str(tmp_path), "--budgets", "5", "10", *options])
+    page = (tmp_path / "solvers.md").read_text()
+    for name in (*ours.DETERMINISTIC, *ours.STOCHASTIC):
+        assert f"| {name} |" in page, name
+    assert "**5 calls: " in page
+    assert "**10 calls: " in page
+    assert "<svg" in (tmp_path / "solvers.svg").read_text()
+    errors = [float(text) for text in re.findall(r"\d\.\de[-+]\d\d", page)]
+    assert len(errors) >= 2 * len(ours.DETERMINISTIC)
+    assert max(errors) < 2
 
 
 @pytest.mark.slow
