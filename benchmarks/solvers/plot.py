@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.solvers.measure import LIBRARIES, Run
 from benchmarks.solvers.report import PROCESS_NAMES, budgets, least, problems
@@ -21,9 +22,9 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "solvers", "svg.fonttype": "path", "font.size": 9})
+    matplotlib.rcParams.update({"svg.hashsalt": "solvers", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import NullLocator
 
     panels, columns = problems(runs), budgets(runs)
     width = math.ceil(len(panels) / 2)
@@ -38,12 +39,12 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), markersize=4, **STYLES[library])
                 ends[library] = points[-1]
-        label_ends(axis, ends)
         axis.set(xscale="log", yscale="log", title=f"{PROCESS_NAMES[process]}, {mixture}")
+        label_ends(axis, ends)
         axis.set_xticks(columns, labels=[str(n) for n in columns])
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlim(columns[0] * 0.93, columns[-1] * 2.6)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.set_xlim(columns[0] * 0.93, columns[-1] * (columns[-1] / columns[0]) ** 0.4)  # room for the names
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("calls of the network")
@@ -52,21 +53,13 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     pyplot.close(figure)
 
 
-def label_ends(axis, ends: dict[str, tuple[int, float]]) -> None:
+def label_ends(axis: Any, ends: dict[str, tuple[int, float]]) -> None:
     """A library's name at the end of its line, moved apart where lines end together."""
-    low, high = (math.log10(limit) for limit in axis.get_ylim()) if axis.get_yscale() == "log" else (0.0, 0.0)
-    values = [math.log10(error) for _, error in ends.values()]
-    low, high = min([low, *values]), max([high, *values])
-    apart = max((math.log10(line.get_ydata().max()) for line in axis.lines), default=high) - min(values)
-    previous = math.inf
+    low, high = (math.log10(limit) for limit in axis.get_ylim())
+    apart, above = 0.055 * (high - low), math.inf
     for library, (calls, error) in sorted(ends.items(), key=lambda item: -item[1][1]):
-        height = min(math.log10(error), previous - 0.055 * apart)
-        previous = height
-        axis.annotate(
-            library,
-            (calls, error),
-            (calls * 1.15, 10**height),
-            color=STYLES[library]["color"],
-            fontweight="bold" if library == LIBRARIES[0] else "normal",
-            verticalalignment="center",
-        )
+        above = min(math.log10(error), above - apart)
+        weight = "bold" if library == LIBRARIES[0] else "normal"
+        style = {"color": STYLES[library]["color"], "fontweight": weight, "verticalalignment": "center"}
+        axis.text(calls * 1.12, 10**above, library, **style)
+    axis.set_ylim(10 ** min(low, above - apart), 10**high)
