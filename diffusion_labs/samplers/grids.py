@@ -30,7 +30,8 @@ def all_steps(schedule: Schedule, steps: int | None = None) -> Tensor:
 def trailing(schedule: Schedule, steps: int) -> Tensor:
     """Evenly spaced back from the last time: 999, 899, ..., 99. It always starts from pure noise."""
     span = schedule.terminal - schedule.clean
-    exact = (span / steps * (steps - _count(steps))).clamp(max=span)  # steps times a share may be rounded to more
+    exact = span * (steps - _count(steps)) / steps
+    exact[0] = span  # not a rounding error beside it
     from_clean = schedule.snap(exact)  # rounded as in arXiv 2305.08891, Table 2
     return (from_clean + schedule.clean).to(from_clean.dtype)
 
