@@ -8,10 +8,10 @@ ARGS ?=
 RUN = $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench clean
+.PHONY: help install demo test test-slow lint format check bench solver-report clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install:  ## Create .venv with the library, its tests and its tools (again only when their versions change)
 	@$(RUN) install
@@ -36,6 +36,9 @@ check:  ## Everything that CI runs: lint, then test
 
 bench:  ## Run the benchmarks
 	@$(RUN) bench $(ARGS)
+
+solver-report:  ## Measure every solver, ours and other libraries': docs/solvers.md (minutes)
+	@$(RUN) solver-report $(ARGS)
 
 clean:  ## Remove .venv, caches and built files (runs/ stays)
 	@$(RUN) clean

@@ -6,10 +6,18 @@ import sys
 BENCHMARKS = {
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
+    "solver_report": "error against calls for every solver, beside other libraries': docs/solvers.md",
 }
 
-if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-    print("usage: python -m benchmarks NAME [OPTIONS]\n")
-    print("\n".join(f"  {name:14} {text}" for name, text in BENCHMARKS.items()))
-    sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help") else 2)
-importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+
+def main() -> None:
+    """Run the benchmark that the command line names."""
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+        print("usage: python -m benchmarks NAME [OPTIONS]\n")
+        print("\n".join(f"  {name:14} {text}" for name, text in BENCHMARKS.items()))
+        sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help") else 2)
+    importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+
+
+if __name__ == "__main__":  # not in the processes that a benchmark starts
+    main()

@@ -25,6 +25,7 @@ UNFINISHED = VENV / ".unfinished"
 CONSTRAINTS = "constraints.txt"  # relative to ROOT: pip splits paths in its environment variables at spaces
 HINT = "try `make PYTHON=python3.11 ...` or `python3.11 scripts/bootstrap.py ...`"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PEERS = ["azula", "k-diffusion"]  # compared with; only their solvers, which need none of what the packages ask for
 
 LINT = [["ruff", "format", "--check"], ["ruff", "check"], ["mypy"], ["lint-imports"]]
 TASKS = {
@@ -36,6 +37,7 @@ TASKS = {
     "format": [["ruff", "format"], ["ruff", "check", "--fix"]],
     "check": [*LINT, ["pytest"]],
     "bench": [["python", "-m", "benchmarks"]],
+    "solver-report": [["python", "-m", "benchmarks", "solver_report"]],
 }
 
 
@@ -91,7 +93,9 @@ def install():
         old.unlink()
     if not install_torch():
         sys.exit("Torch could not be installed: see pip's message above")
-    if pip("install", "--no-compile", "-qq", "-e", ".[dev]"):
+    if pip("install", "--no-compile", "-qq", "-e", ".[dev]") or pip(
+        "install", "--no-compile", "-qq", "--no-deps", *PEERS
+    ):
         sys.exit("The installation failed: see pip's message above")
     done.touch()
     UNFINISHED.unlink()

@@ -30,8 +30,10 @@ def all_steps(schedule: Schedule, steps: int | None = None) -> Tensor:
 
 def trailing(schedule: Schedule, steps: int) -> Tensor:
     """Evenly spaced back from the last time: 999, 899, ..., 99. It always starts from pure noise."""
-    stride = (schedule.terminal - schedule.clean) / steps
-    from_clean = schedule.snap(stride * (steps - _count(steps)))  # rounded as in arXiv 2305.08891, Table 2
+    span = schedule.terminal - schedule.clean
+    exact = span * (steps - _count(steps)) / steps
+    exact[0] = span  # not a rounding error beside it
+    from_clean = schedule.snap(exact)  # rounded as in arXiv 2305.08891, Table 2
     return (from_clean + schedule.clean).to(from_clean.dtype)
 
 

@@ -52,3 +52,10 @@ def test_all_steps_is_every_step() -> None:
 def test_all_steps_refuses_another_number() -> None:
     with pytest.raises(ValueError, match="1000 calls, not eval_steps=10"):
         dl.all_steps(SCHEDULE, 10)
+
+
+@pytest.mark.parametrize("end", [0.999, 14.6, 80.0])
+def test_trailing_starts_exactly_at_the_last_time(end: float) -> None:
+    """50 times a fiftieth of 0.999 is more than 0.999 in float64."""
+    schedule = dl.EDMSchedule(sigma_max=end)
+    assert all(dl.trailing(schedule, steps)[0] == end for steps in range(1, 200))
