@@ -68,8 +68,9 @@ def draws_noise(sampler: Callable[..., dl.Sampler]) -> bool:
 DETERMINISTIC = {name: sampler for name, sampler in samplers().items() if not draws_noise(sampler)}
 STOCHASTIC = {name: sampler for name, sampler in samplers().items() if name not in DETERMINISTIC}
 
-# all_steps takes no number of steps; leading starts below the noise that the sample has, so no flow is exact for it
-NOT_COMPARED = {"all_steps", "leading"}
+# all_steps takes no number of steps; leading starts below the noise that the sample has, so no flow is exact for it;
+# distilled is for other models
+NOT_COMPARED = {"all_steps", "leading", "distilled"}
 
 
 def grids() -> dict[str, Callable[[dl.Schedule, int], Tensor]]:

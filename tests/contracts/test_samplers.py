@@ -104,6 +104,8 @@ def test_the_last_step_is_clean_for_every_grid(sampler: str, schedule_predictor:
     """Data that is one image, with its exact denoiser: no trace of noise is left. In float64; the next in float32."""
     schedule, _ = process(*schedule_predictor)
     x = schedule.sample_prior((2, 3, 2, 2), dtype=torch.float64)
+    model = build(sampler, *schedule_predictor, eval_steps=1)
+    seen = set()
     for name in GRIDS:
         for steps in (1, 5):
             if name == "all_steps":
@@ -111,8 +113,11 @@ def test_the_last_step_is_clean_for_every_grid(sampler: str, schedule_predictor:
                     continue  # it has no list of steps; or once is enough
                 steps = None
             chosen = times(name, schedule_predictor[0], steps)
-            image = build(sampler, *schedule_predictor, eval_steps=len(chosen), grid=lambda *_, t=chosen: t)(x)
-            assert (image - IMAGE).abs().max() < 1e-5, name
+            if tuple(chosen.tolist()) in seen:
+                continue  # most grids of one call are the last time
+            seen.add(tuple(chosen.tolist()))
+            model.eval_steps, model.grid = len(chosen), lambda *_, t=chosen: t
+            assert (model(x) - IMAGE).abs().max() < 1e-5, name
 
 
 @pytest.mark.usefixtures("unchecked")
