@@ -49,7 +49,7 @@ class DiagonalGaussian(NamedTuple):
             generator: see ``randn``: one for the batch, or one for each sample.
         """
         noise = randn(self.mean.shape, generator, dtype=torch.float32, device=self.mean.device)
-        return self.mean + self.std * noise.to(self.mean.dtype)
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise.to(self.mean.dtype)
 
     def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
         """``KL(self || other)``, summed over the components of each sample, in nats.
@@ -64,7 +64,7 @@ class DiagonalGaussian(NamedTuple):
             ``[b]``.
         """
         if other is None:
-            terms = self.mean**2 + self.variance - 1 - self.log_variance
+            terms = self.mean**2 + torch.exp(self.log_variance) - 1 - self.log_variance
         else:
             ratio = torch.exp(self.log_variance - other.log_variance)
             distance = (self.mean - other.mean) ** 2 * torch.exp(-other.log_variance)
