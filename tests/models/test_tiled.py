@@ -64,5 +64,5 @@ def test_an_autoencoder_of_one_tile_is_itself() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"overlap \(8\) must be at least 0 and less than tile \(8\)"):
         dl.tiled(lambda x: x, torch.zeros(1, 1, 8, 8), tile=8, overlap=8)
-    with pytest.raises(ValueError, match=r"overlap by 3, which is no whole position of the result at 1/2"):
+    with pytest.raises(ValueError, match=r"overlap by 3, which is no whole position of the result, at 1/2"):
         dl.tiled(LOCAL["halved"], torch.zeros(1, 1, 16, 16), tile=8, overlap=3)

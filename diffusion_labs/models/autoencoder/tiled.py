@@ -40,8 +40,8 @@ def tiled(function: Callable[[Tensor], Tensor], x: Tensor, *, tile: int, overlap
         ratio = Fraction(y.shape[2], min(tile, size[0]))
         if any((ratio * length).denominator != 1 for length in (*starts, overlap)):
             raise ValueError(
-                f"tiles start at {starts} and overlap by {overlap}, which is no whole position of the result at {ratio} of "
-                "the size; make tile, overlap and the sides of x multiples of its inverse"
+                f"tiles start at {starts} and overlap by {overlap}, which is no whole position of the result, at "
+                f"{ratio} of the size; make tile, overlap and the sides of x multiples of its inverse"
             )
         if total.dim() == 0:
             blended = y.new_zeros(*y.shape[:2], *(int(ratio * side) for side in size))
@@ -64,13 +64,13 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
 
 def _weight(y: Tensor, begins: Sequence[int], size: Sequence[int], overlap: int) -> Tensor:
     """The weight of a tile, ``[*size of y]``: falls at its edges, unless they are the edges of the whole."""
-    weight = y.new_ones(())
+    weight = y.new_ones((), dtype=torch.promote_types(y.dtype, torch.float32))
     quarter = overlap // 4
     for begin, side, end in zip(begins, y.shape[2:], size, strict=True):
-        index = torch.arange(side, device=y.device, dtype=y.dtype)
-        along = torch.ones_like(index)
+        index = torch.arange(side, device=y.device)
+        along = weight.new_ones(side)
         for neighbour, distance in ((begin > 0, index), (begin + side < end, index.flip(0))):
             if neighbour and overlap > 0:
                 along = along * ((distance - quarter + 1) / (overlap - 2 * quarter + 1)).clamp(0, 1)
         weight = weight[..., None] * along
-    return weight
+    return weight.to(y.dtype)
