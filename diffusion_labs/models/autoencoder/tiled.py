@@ -67,7 +67,7 @@ def _weight(y: Tensor, begins: Sequence[int], size: Sequence[int], overlap: int)
     weight = y.new_ones((), dtype=torch.promote_types(y.dtype, torch.float32))
     quarter = overlap // 4
     for begin, side, end in zip(begins, y.shape[2:], size, strict=True):
-        index = torch.arange(side, device=y.device)
+        index = torch.arange(side, device=y.device, dtype=weight.dtype)
         along = weight.new_ones(side)
         for neighbour, distance in ((begin > 0, index), (begin + side < end, index.flip(0))):
             if neighbour and overlap > 0:
