@@ -5,6 +5,22 @@ from .models.adm_unet import ADMUNet as ADMUNet
 from .models.adm_unet import adm_unet as adm_unet
 from .models.adm_unet import levels_of_factors as levels_of_factors
 from .models.ideal import IdealDenoiser as IdealDenoiser
+from .models.autoencoder import AutoencoderKL as AutoencoderKL
+from .models.autoencoder import VQModel as VQModel
+from .models.autoencoder import VectorQuantizer as VectorQuantizer
+from .models.autoencoder import DiagonalGaussian as DiagonalGaussian
+from .models.autoencoder import autoencoder_kl as autoencoder_kl
+from .models.autoencoder import vq_model as vq_model
+from .models.autoencoder import code_usage as code_usage
+from .models.autoencoder import kl_f4 as kl_f4
+from .models.autoencoder import kl_f8 as kl_f8
+from .models.autoencoder import kl_f16 as kl_f16
+from .models.autoencoder import kl_f32 as kl_f32
+from .models.autoencoder import vq_f4 as vq_f4
+from .models.autoencoder import vq_f4_noattn as vq_f4_noattn
+from .models.autoencoder import vq_f8 as vq_f8
+from .models.autoencoder import vq_f8_n256 as vq_f8_n256
+from .models.autoencoder import vq_f16 as vq_f16
 
 # Adapters
 from .adapters.adapter import Adapter as Adapter
@@ -176,6 +192,10 @@ from .data import ImageFolder as ImageFolder
 
 # Formats of other libraries
 from .interop import from_diffusers_config as from_diffusers_config
+from .interop import load_compvis_autoencoder as load_compvis_autoencoder
+from .interop import load_diffusers_autoencoder as load_diffusers_autoencoder
+from .interop import save_diffusers_autoencoder as save_diffusers_autoencoder
+from .interop import to_compvis_autoencoder as to_compvis_autoencoder
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule

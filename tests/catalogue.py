@@ -5,6 +5,7 @@ A new component is proven by one line here; ``contracts/test_catalogue.py`` fail
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -249,6 +250,37 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         0.1,
         classes=[0, 1, 2],
     ),
+}
+
+
+def tiny_kl(**sizes: Any) -> dl.AutoencoderKL:
+    """A tiny autoencoder with random weights everywhere."""
+    given = {"in_channels": 1, "channels": (8, 12), "latent_channels": 3, "num_res_blocks": 1, "num_groups": 4}
+    return randomise(dl.autoencoder_kl(**{**given, **sizes}))
+
+
+def tiny_vq(**sizes: Any) -> dl.VQModel:
+    """The same with eight codes, see ``signs``."""
+    given = {"in_channels": 1, "channels": (8, 12), "latent_channels": 3, "num_res_blocks": 1, "num_groups": 4}
+    model = randomise(dl.vq_model(num_codes=8, **{**given, **sizes}))
+    signs(model.quantizer)
+    return model
+
+
+def signs(quantizer: dl.VectorQuantizer) -> dl.VectorQuantizer:
+    """The quantizer with the corners of a cube as codes, so that a code is the signs: rounding does not change it."""
+    code_dim = quantizer.codebook.shape[1]
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * code_dim)
+    with torch.no_grad():
+        quantizer.codebook.copy_(corners.reshape(-1, code_dim))
+    return quantizer
+
+
+AUTOENCODERS: dict[str, Callable[[], nn.Module]] = {
+    "kl": lambda: tiny_kl(attention_levels=(1,)),
+    "kl_without_quant_conv": lambda: tiny_kl(quant_conv=False, middle_attention=False),
+    "vq": lambda: tiny_vq(attention_levels=(1,)),
+    "vector_quantizer": lambda: signs(dl.VectorQuantizer(2, 1)),
 }
 
 

@@ -44,6 +44,7 @@ def catalogued_components() -> set[type]:
         catalogue.DENSITIES,
         catalogue.MEANS,
         catalogue.NETWORKS,
+        catalogue.AUTOENCODERS,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 import diffusion_labs as dl
 from tests import catalogue
-from tests.catalogue import ADAPTERS, DENSITIES, LOSSES, NETWORKS, PREDICTORS, SAMPLERS, SCHEDULES, TRANSFORMS
+from tests.catalogue import (
+    ADAPTERS,
+    AUTOENCODERS,
+    DENSITIES,
+    LOSSES,
+    NETWORKS,
+    PREDICTORS,
+    SAMPLERS,
+    SCHEDULES,
+    TRANSFORMS,
+)
 
 Call = Callable[[], Any]
 
@@ -87,6 +97,7 @@ COMPONENTS: dict[str, Call] = {
     **{f"density-{n}": lambda n=n: drawn(n) for n in DENSITIES},
     **{f"predictor-{n}": lambda n=n: predicted(n) for n in PREDICTORS},
     **{f"network-{n}": lambda n=n: conditioned(NETWORKS[n]()) for n in NETWORKS},
+    **{f"autoencoder-{n}": lambda n=n: (AUTOENCODERS[n](), (torch.randn(4, 1, 8, 8),)) for n in AUTOENCODERS},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
     **{f"adapter-train-{n}": lambda n=n: adapted(n, training=True) for n in ADAPTERS},
     **{f"sampler-{n}": lambda n=n: sampled(n) for n in SAMPLERS},
