@@ -215,7 +215,9 @@ def _translate(
     fits = [
         (new, change)
         for source, target, change in table
-        if (values := source.values(key)) is not None and (new := target.key(values)) is not None
+        if key.startswith(source.literals[0])  # which most rules fail, and costs little
+        and (values := source.values(key)) is not None
+        and (new := target.key(values)) is not None
     ]
     if len(fits) > 1:
         raise ValueError(f"several rules fit {key!r}: to {[new for new, _ in fits]}; remove all but one")
