@@ -82,8 +82,9 @@ def heads_of(width: int, num_heads: int, head_channels: int | None) -> int:
 
 
 def assemble(
-    embedding: ConditionEmbedding,
+    embedding: Callable[[], ConditionEmbedding],
     *,
+    embed_dim: int,
     attention: MakeAttention,
     middle_attention: MakeAttention,
     decoder_attention: MakeAttention,
@@ -106,7 +107,8 @@ def assemble(
     """Build the network around its embedding and its attention blocks.
 
     Args:
-        embedding: embeds the time and the conditions.
+        embedding: makes what embeds the time and the conditions.
+        embed_dim: the width of the embedding.
         attention: makes the attention blocks of the encoder.
         middle_attention: makes that of the middle.
         decoder_attention: makes those of the decoder.
@@ -131,7 +133,7 @@ def assemble(
     stage = partial(BlockSequence, checkpointing=checkpointing)
     res_block = partial(
         ResBlock,
-        embed_dim=embedding.time.embed_dim,
+        embed_dim=embed_dim,
         dims=dims,
         dropout=dropout,
         embedding_norm=AdaptiveGroupNorm if scale_shift else ShiftedGroupNorm,
@@ -163,7 +165,8 @@ def assemble(
             skips.append(current)
 
     # Middle
-    middle = stage(res_block(current, current), *middle_attention(num_levels - 1, current), res_block(current, current))
+    first, last = res_block(current, current), res_block(current, current)
+    middle = stage(first, *middle_attention(num_levels - 1, current), last)
 
     # Decoder: each level takes its own skips, the last of which is the one that entered the level;
     # a level that began without a downsampling has no such skip, and ends without an upsampling
@@ -178,7 +181,7 @@ def assemble(
 
     head = LearnedVarianceHead if learned_variance else Head
     network = ADMUNet(
-        embedding,
+        embedding(),
         conv(dims, in_channels, channels[0], 3, padding=1),
         encoder,
         middle,

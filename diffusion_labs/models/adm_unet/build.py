@@ -151,13 +151,14 @@ def adm_unet(
         return lambda level, width: attention_block(width, heads) if level in attention_levels else []
 
     return assemble(
-        ConditionEmbedding(
+        lambda: ConditionEmbedding(
             TimeEmbedding(model_channels, embed_dim, scale=time_scale),
             classes=classes or {},
             vectors=vectors or {},
             tokens=tokens,
             context_dim=context_dim,
         ),
+        embed_dim=embed_dim,
         attention=attention(num_heads),
         middle_attention=lambda level, width: attention_block(width, num_heads) if middle_attention else [],
         decoder_attention=attention(num_heads if num_heads_upsample is None else num_heads_upsample),

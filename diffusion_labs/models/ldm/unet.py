@@ -120,7 +120,7 @@ def ldm_unet(
     if vectors or numbers:
         joint = JointCondition(vectors or {}, numbers or {}, embed_dim, frequency_dim=frequency_dim)
     return assemble(
-        ConditionEmbedding(
+        lambda: ConditionEmbedding(
             TimeEmbedding(model_channels, embed_dim, scale=time_scale),
             classes=classes or {},
             vectors={},
@@ -128,6 +128,7 @@ def ldm_unet(
             context_dim=None,
             joint=joint,
         ),
+        embed_dim=embed_dim,
         attention=attention,
         middle_attention=lambda level, width: attention_block(level, width) if middle_attention else [],
         decoder_attention=attention,
