@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from diffusion_labs.interop.autoencoder_rules import diffusers_autoencoder_rules
+from diffusion_labs.interop.diffusers_keys import NOTES
 from diffusion_labs.interop.key_rules import load_foreign
 from diffusion_labs.interop.weight_files import STEM, read_diffusers_weights
 from diffusion_labs.layers import GroupNorm
@@ -18,7 +19,6 @@ from diffusion_labs.models.autoencoder.autoencoder import Autoencoder
 
 FILE = "config.json"
 FOLDERS = ("", "vae", "vqvae", "movq")
-NOTES = frozenset({"_class_name", "_diffusers_version", "_name_or_path"})
 
 # Keys about the use of the latents, which the network does not know, with the defaults of the classes
 USAGE: dict[str, dict[str, Any]] = {

@@ -75,11 +75,8 @@ class Pattern:
     def names(self) -> set[str]:
         return {name for name, _, _ in self.slots}
 
-    def values(self, key: str) -> dict[str, str | int] | None:
-        """The values of the names, if the key is one of these."""
-        match = self.regex.fullmatch(key)
-        if match is None:
-            return None
+    def values(self, match: re.Match[str]) -> dict[str, str | int] | None:
+        """The values of the names in a key that fits ``regex``, unless they contradict each other."""
         values: dict[str, str | int] = {}
         for (name, constant, sign), text in zip(self.slots, match.groups(), strict=True):
             value: str | int = text if name[0] == "*" else sign * (int(text) - constant)
@@ -212,13 +209,15 @@ def load_foreign(module: nn.Module, tensors: Mapping[str, Tensor], rules: KeyRul
 def _translate(
     key: str, table: Sequence[tuple[Pattern, Pattern, Callable[[Tensor], Tensor]]]
 ) -> tuple[str, Callable[[Tensor], Tensor]] | None:
-    fits = [
-        (new, change)
-        for source, target, change in table
-        if key.startswith(source.literals[0])  # which most rules fail, and costs little
-        and (values := source.values(key)) is not None
-        and (new := target.key(values)) is not None
-    ]
+    fits = []
+    for source, target, change in table:
+        match = source.regex.fullmatch(key)
+        if match is None:  # of most rules
+            continue
+        values = source.values(match)
+        new = None if values is None else target.key(values)
+        if new is not None:
+            fits.append((new, change))
     if len(fits) > 1:
         raise ValueError(f"several rules fit {key!r}: to {[new for new, _ in fits]}; remove all but one")
     return fits[0] if fits else None
@@ -232,7 +231,7 @@ def _translate_all(
     translated: dict[str, Tensor] = {}
     unknown = []
     for original, (key, tensor) in tensors.items():
-        if any(pattern.values(original) is not None for pattern in ignored):
+        if any(pattern.regex.fullmatch(original) for pattern in ignored):
             continue
         found = _translate(key, table)
         if found is None:
