@@ -4,6 +4,8 @@
 from .models.adm_unet import ADMUNet as ADMUNet
 from .models.adm_unet import adm_unet as adm_unet
 from .models.adm_unet import levels_of_factors as levels_of_factors
+from .models.ldm import LDM_UNETS as LDM_UNETS
+from .models.ldm import ldm_unet as ldm_unet
 from .models.ideal import IdealDenoiser as IdealDenoiser
 from .models.autoencoder import AutoencoderKL as AutoencoderKL
 from .models.autoencoder import VQModel as VQModel
@@ -197,6 +199,11 @@ from .interop import load_compvis_autoencoder as load_compvis_autoencoder
 from .interop import load_diffusers_autoencoder as load_diffusers_autoencoder
 from .interop import save_diffusers_autoencoder as save_diffusers_autoencoder
 from .interop import to_compvis_autoencoder as to_compvis_autoencoder
+from .interop import from_diffusers_unet_config as from_diffusers_unet_config
+from .interop import load_compvis_unet as load_compvis_unet
+from .interop import load_diffusers_unet as load_diffusers_unet
+from .interop import to_compvis_unet as to_compvis_unet
+from .interop import to_diffusers_unet as to_diffusers_unet
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule

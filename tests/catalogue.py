@@ -231,6 +231,19 @@ class TinyNetwork(dl.ConditionalModule):
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "adm_unet": network,
     "adm_unet_learned_variance": lambda: network(learned_variance=True),
+    "ldm_unet": lambda: randomise(
+        dl.ldm_unet(
+            in_channels=1,
+            model_channels=8,
+            channel_mult=(1, 2),
+            num_res_blocks=1,
+            attention_levels=(1,),
+            num_heads=2,
+            num_groups=4,
+            classes={"class": NUM_CLASSES},
+            tokens={"text": 6},
+        )
+    ),
     "ideal": lambda: dl.IdealDenoiser(
         dl.VPredictor(SCHEDULES["cosine"]()),
         torch.linspace(-1, 1, 192).reshape(3, *SIZE),

@@ -1,12 +1,14 @@
 """Formats of other libraries."""
 
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
+from diffusion_labs.interop.compvis_unet import load_compvis_unet, to_compvis_unet
 from diffusion_labs.interop.diffusers_autoencoder import (
     DiffusersAutoencoder,
     load_diffusers_autoencoder,
     save_diffusers_autoencoder,
 )
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
+from diffusion_labs.interop.diffusers_unet import from_diffusers_unet_config, load_diffusers_unet, to_diffusers_unet
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 
 __all__ = [
@@ -16,9 +18,14 @@ __all__ = [
     "KeyRules",
     "TensorChange",
     "from_diffusers_config",
+    "from_diffusers_unet_config",
     "load_compvis_autoencoder",
+    "load_compvis_unet",
     "load_diffusers_autoencoder",
+    "load_diffusers_unet",
     "load_foreign",
     "save_diffusers_autoencoder",
     "to_compvis_autoencoder",
+    "to_compvis_unet",
+    "to_diffusers_unet",
 ]

@@ -11,13 +11,17 @@ from diffusion_labs.layers.convolution import Conv, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 from diffusion_labs.layers.normalisation import GroupNorm
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
+from diffusion_labs.layers.transformer import GatedFeedForward, MultiHeadAttention, TransformerBlock
 
 __all__ = [
     "Conv",
     "Downsample",
+    "GatedFeedForward",
     "GroupNorm",
+    "MultiHeadAttention",
     "SplitHeads",
     "TimeEmbedding",
+    "TransformerBlock",
     "Upsample",
     "attention",
     "average_pool",

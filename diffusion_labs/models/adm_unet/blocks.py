@@ -35,6 +35,26 @@ class Context(NamedTuple):
     identity: Tensor | None = None
 
 
+class NumberedAttention(nn.Module):
+    """A block with self-attention; the network numbers these, from the first to the last.
+
+    Attributes:
+        index: the number of its self-attention, or of the first one if it has several.
+    """
+
+    index: int = 0
+
+    def attention_names(self, name: str) -> list[str]:
+        """The names of its self-attentions, given its own name: here one, of the same name."""
+        return [name]
+
+    def identity(self, context: Context | None, offset: int = 0) -> Tensor | None:
+        """For whom its self-attention of that offset is the identity, bool ``[b]``; ``None`` if for nobody."""
+        if context is None or context.identity is None:
+            return None
+        return context.identity[:, self.index + offset]
+
+
 class AdaptiveGroupNorm(nn.Module):
     """``norm(x) * (1 + scale) + shift``, with scale and shift linear in ``SiLU(embedding)``.
 
@@ -128,7 +148,7 @@ class ResBlock(nn.Module):
         return self.skip(self.resample(x)) + h
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(NumberedAttention):
     """Residual self-attention over the positions: ``x + proj_out(attention(q, k, v))``.
 
     ``q, k, v`` are linear in ``norm(x)``. The output projection starts at zero, so the block starts
@@ -143,14 +163,9 @@ class AttentionBlock(nn.Module):
         num_groups: see ``GroupNorm``.
         eps: see ``GroupNorm``.
 
-    Attributes:
-        index: its number among the attention blocks of the network, which sets it.
-
     Raises:
         ValueError: if the heads do not divide the channels.
     """
-
-    index: int = 0
 
     def __init__(
         self,
@@ -176,8 +191,9 @@ class AttentionBlock(nn.Module):
         qkv = self.qkv(self.norm(x).flatten(2))
         q, k, v = self.split_heads(qkv.mT, self.num_heads, 3)
         h = attention(q, *self.add_context(k, v, context))
-        if context is not None and context.identity is not None:
-            h = torch.where(context.identity[:, self.index, None, None, None], v, h)
+        identity = self.identity(context)
+        if identity is not None:
+            h = torch.where(identity[:, None, None, None], v, h)
         h = merge_heads(h)
         return x + self.proj_out(h.mT).view_as(x)
 

@@ -6,28 +6,17 @@ from functools import partial
 import torch
 from torch import nn
 
-from diffusion_labs.layers import (
-    Downsample,
-    SplitHeads,
-    TimeEmbedding,
-    Upsample,
-    average_pool,
-    conv,
-    nearest_upsample,
-    split_heads_interleaved,
-    split_heads_stacked,
+from diffusion_labs.layers import SplitHeads, TimeEmbedding, split_heads_interleaved, split_heads_stacked
+from diffusion_labs.models.adm_unet.assembly import (
+    MakeAttention,
+    assemble,
+    check_attention,
+    heads_of,
+    widths_of_levels,
 )
-from diffusion_labs.models.adm_unet.blocks import (
-    AdaptiveGroupNorm,
-    AttentionBlock,
-    BlockSequence,
-    ContextAttentionBlock,
-    ResampleBlock,
-    ResBlock,
-    ShiftedGroupNorm,
-)
+from diffusion_labs.models.adm_unet.blocks import AttentionBlock, ContextAttentionBlock
 from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
-from diffusion_labs.models.adm_unet.network import ADMUNet, Head, LearnedVarianceHead
+from diffusion_labs.models.adm_unet.network import ADMUNet
 
 ATTENTION_ORDERS: dict[str, SplitHeads] = {
     "legacy": split_heads_interleaved,
@@ -143,125 +132,49 @@ def adm_unet(
         >>> output.prediction.shape
         torch.Size([4, 1, 8, 8])
     """
-    num_levels = len(channel_mult)
-    channels = [int(model_channels * mult) for mult in channel_mult]
-    if num_levels == 0 or min(channels) < 1:
-        raise ValueError(
-            f"channel_mult ({tuple(channel_mult)}) must hold at least one number, and each times "
-            f"model_channels ({model_channels}) at least one channel"
-        )
-    if num_res_blocks < 1:
-        raise ValueError(f"num_res_blocks ({num_res_blocks}) must be at least 1")
-    num_resamples = num_levels - 1 if num_resamples is None else num_resamples
-    if not 0 <= num_resamples < num_levels:
-        raise ValueError(
-            f"num_resamples ({num_resamples}) must be between 0 and {num_levels - 1}: channel_mult has "
-            f"{num_levels} levels, so that many boundaries; add levels or resample fewer times"
-        )
-    if any(not 0 <= level < num_levels for level in attention_levels):
-        raise ValueError(
-            f"attention_levels ({tuple(attention_levels)}) must be between 0 and {num_levels - 1}, as "
-            f"channel_mult has {num_levels} levels; for downsampling factors use levels_of_factors"
-        )
+    channels = widths_of_levels(model_channels, channel_mult)
     if attention_order not in ATTENTION_ORDERS:
         raise ValueError(f"attention_order ({attention_order!r}) must be one of {list(ATTENTION_ORDERS)}")
-    if tokens and not attention_levels and not middle_attention:
-        raise ValueError(
-            f"tokens ({dict(tokens)}) enter by attention, but the network has none; set attention_levels or "
-            "middle_attention, or drop tokens"
-        )
+    tokens = dict(tokens or {})
+    check_attention(attention_levels, len(channels), middle_attention, tokens)
 
     embed_dim = 4 * model_channels
     context_dim = embed_dim if context_dim is None else context_dim
-    out_channels = in_channels if out_channels is None else out_channels
-    num_heads_upsample = num_heads if num_heads_upsample is None else num_heads_upsample
-
-    stage = partial(BlockSequence, checkpointing=checkpointing)
-    res_block = partial(
-        ResBlock,
-        embed_dim=embed_dim,
-        dims=dims,
-        dropout=dropout,
-        embedding_norm=AdaptiveGroupNorm if scale_shift else ShiftedGroupNorm,
-        num_groups=num_groups,
-        eps=norm_eps,
-    )
     attention_class = partial(ContextAttentionBlock, context_dim=context_dim) if tokens else AttentionBlock
 
-    def attention_block(width: int, heads: int) -> AttentionBlock:
-        if head_channels is not None:
-            if width % head_channels != 0:
-                raise ValueError(
-                    f"head_channels ({head_channels}) must divide the channels ({width}) of every level with "
-                    "attention; change one of them, or give num_heads"
-                )
-            heads = width // head_channels
-        return attention_class(
-            width, heads, split_heads=ATTENTION_ORDERS[attention_order], num_groups=num_groups, eps=norm_eps
-        )
+    def attention_block(width: int, heads: int) -> list[nn.Module]:
+        heads = heads_of(width, heads, head_channels)
+        split_heads = ATTENTION_ORDERS[attention_order]
+        return [attention_class(width, heads, split_heads=split_heads, num_groups=num_groups, eps=norm_eps)]
 
-    def downsample(width: int) -> nn.Module:
-        if residual_resampling:
-            return res_block(width, width, resample=average_pool(dims))
-        return ResampleBlock(Downsample(width, dims=dims) if conv_resample else average_pool(dims))
+    def attention(heads: int) -> MakeAttention:
+        return lambda level, width: attention_block(width, heads) if level in attention_levels else []
 
-    def upsample(width: int) -> nn.Module:
-        if residual_resampling:
-            return res_block(width, width, resample=nearest_upsample())
-        return ResampleBlock(Upsample(width, dims=dims) if conv_resample else nearest_upsample())
-
-    # Encoder: on each level the residual blocks, then the way down to the next resolution
-    encoder: list[BlockSequence] = []
-    blocks: list[nn.Module]
-    current = channels[0]
-    skips = [current]
-    for level, width in enumerate(channels):
-        for _ in range(num_res_blocks):
-            blocks = [res_block(current, width)]
-            if level in attention_levels:
-                blocks.append(attention_block(width, num_heads))
-            encoder.append(stage(*blocks))
-            current = width
-            skips.append(current)
-        if level < num_resamples:
-            encoder.append(stage(downsample(current)))
-            skips.append(current)
-
-    # Middle
-    middle: list[nn.Module] = [res_block(current, current), res_block(current, current)]
-    if middle_attention:
-        middle.insert(1, attention_block(current, num_heads))
-
-    # Decoder: each level takes its own skips, the last of which is the one that entered the level;
-    # a level that began without a downsampling has no such skip, and ends without an upsampling
-    decoder = []
-    for level, width in reversed(list(enumerate(channels))):
-        for i in reversed(range(num_res_blocks + (level <= num_resamples))):
-            blocks = [res_block(current + skips.pop(), width)]
-            if level in attention_levels:
-                blocks.append(attention_block(width, num_heads_upsample))
-            if i == 0 and 0 < level <= num_resamples:
-                blocks.append(upsample(width))
-            decoder.append(stage(*blocks))
-            current = width
-
-    network = ADMUNet(
-        ConditionEmbedding(
+    return assemble(
+        lambda: ConditionEmbedding(
             TimeEmbedding(model_channels, embed_dim, scale=time_scale),
             classes=classes or {},
             vectors=vectors or {},
-            tokens=tokens or {},
+            tokens=tokens,
             context_dim=context_dim,
         ),
-        conv(dims, in_channels, channels[0], 3, padding=1),
-        encoder,
-        stage(*middle),
-        decoder,
-        (LearnedVarianceHead if learned_variance else Head)(
-            channels[0], out_channels, dims=dims, num_groups=num_groups, eps=norm_eps
-        ),
-        size_multiple=2**num_resamples,
+        embed_dim=embed_dim,
+        attention=attention(num_heads),
+        middle_attention=lambda level, width: attention_block(width, num_heads) if middle_attention else [],
+        decoder_attention=attention(num_heads if num_heads_upsample is None else num_heads_upsample),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        channels=channels,
+        num_res_blocks=num_res_blocks,
+        num_resamples=num_resamples,
+        scale_shift=scale_shift,
+        residual_resampling=residual_resampling,
+        conv_resample=conv_resample,
+        learned_variance=learned_variance,
+        dropout=dropout,
+        dims=dims,
+        num_groups=num_groups,
+        norm_eps=norm_eps,
+        checkpointing=checkpointing,
+        dtype=dtype,
     )
-    for part in (network.conv_in, network.encoder, network.middle, network.decoder):
-        part.to(dtype=dtype)
-    return network

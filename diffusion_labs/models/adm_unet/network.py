@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule
 from diffusion_labs.layers import Conv, GroupNorm, conv, zero_init
-from diffusion_labs.models.adm_unet.blocks import AttentionBlock, BlockSequence, Context
+from diffusion_labs.models.adm_unet.blocks import BlockSequence, Context, NumberedAttention
 from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.output import DiffusionOutput
 
@@ -126,11 +126,13 @@ class ADMUNet(ConditionalModule):
         self.decoder = nn.ModuleList(decoder)
         self.head = head
 
-        blocks = {name: block for name, block in self.named_modules() if isinstance(block, AttentionBlock)}
-        for index, block in enumerate(blocks.values()):
-            block.index = index
-        self.attention_blocks = tuple(blocks)
-        if blocks:
+        names: list[str] = []
+        for name, block in self.named_modules():
+            if isinstance(block, NumberedAttention):
+                block.index = len(names)
+                names += block.attention_names(name)
+        self.attention_blocks = tuple(names)
+        if names:
             self.condition_names = embedding.condition_names | {"identity_attention"}
 
     @property

@@ -1,0 +1,114 @@
+"""The Transformer block of latent diffusion: self-attention, cross-attention and a gated feed-forward network."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from diffusion_labs.layers.attention import attention, merge_heads, split_heads_stacked
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention of x to a context, or to itself: ``out(softmax(q k^T / sqrt(d)) v)``, in heads of width d.
+
+    ``q`` is linear in x, ``k`` and ``v`` in the context, all without bias; ``out`` has one. Attention Is All You Need,
+    arXiv 1706.03762, section 3.2.2.
+
+    Args:
+        dim: width of x and of the output.
+        num_heads: the number of heads, each of width ``dim / num_heads``.
+        context_dim: width of the context; ``dim`` by default, as self-attention needs.
+
+    Raises:
+        ValueError: if the heads do not divide the width.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, context_dim: int | None = None) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads != 0:
+            raise ValueError(f"num_heads ({num_heads}) must divide channels ({dim}); change one of them")
+        context_dim = dim if context_dim is None else context_dim
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(context_dim, dim, bias=False)
+        self.value = nn.Linear(context_dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n c"],
+        context: Float[Tensor, "b m e"] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """Attend.
+
+        Args:
+            x: where from.
+            context: where to; x itself by default.
+            mask: which tokens of the context are valid; all by default. A sample without any attends to nothing:
+                ``out(0)``.
+            identity: in self-attention, for which samples the attention map is the identity: ``out(v)``.
+        """
+        context = x if context is None else context
+        q, k, v = (
+            split_heads_stacked(part, self.num_heads, 1)[0]
+            for part in (self.query(x), self.key(context), self.value(context))
+        )
+        h = attention(q, k, v, mask)
+        if identity is not None:
+            h = torch.where(identity[:, None, None, None], v, h)
+        return self.out(merge_heads(h))
+
+
+class GatedFeedForward(nn.Module):
+    """``linear_out(a * GELU(g))`` with ``[a, g] = linear_in(x)``: GEGLU (arXiv 2002.05202, section 2).
+
+    Args:
+        dim: width of input and output.
+        mult: the width of a and of g, in units of ``dim``.
+    """
+
+    def __init__(self, dim: int, *, mult: int = 4) -> None:
+        super().__init__()
+        self.linear_in = nn.Linear(dim, 2 * mult * dim)
+        self.linear_out = nn.Linear(mult * dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        a, g = self.linear_in(x).chunk(2, dim=-1)
+        return self.linear_out(a * F.gelu(g))
+
+
+class TransformerBlock(nn.Module):
+    """Three residual parts, each of ``LayerNorm(x)``: attention to x, attention to the context, feed-forward.
+
+    The order is that of the released code of latent diffusion. The appendix of the paper (arXiv 2112.10752) lists the
+    feed-forward network between the two attentions; no released network has it there.
+
+    Args:
+        dim: width of x.
+        num_heads: heads of both attentions.
+        context_dim: width of the context.
+        eps: added to the variance by the norms.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, context_dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm_self = nn.LayerNorm(dim, eps=eps)
+        self.self_attention = MultiHeadAttention(dim, num_heads)
+        self.norm_cross = nn.LayerNorm(dim, eps=eps)
+        self.cross_attention = MultiHeadAttention(dim, num_heads, context_dim=context_dim)
+        self.norm_feed_forward = nn.LayerNorm(dim, eps=eps)
+        self.feed_forward = GatedFeedForward(dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n c"],
+        context: Float[Tensor, "b m e"],
+        mask: Bool[Tensor, "b m"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """Transform x; mask and identity are those of ``MultiHeadAttention``, for the context and for x."""
+        x = x + self.self_attention(self.norm_self(x), identity=identity)
+        x = x + self.cross_attention(self.norm_cross(x), context, mask)
+        return x + self.feed_forward(self.norm_feed_forward(x))

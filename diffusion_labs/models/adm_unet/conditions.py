@@ -1,0 +1,166 @@
+"""From one conditional input to its part of the embedding or of the context; each may be absent."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.layers import sinusoidal_embedding
+from diffusion_labs.models.adm_unet.blocks import Context
+
+
+class ClassCondition(nn.Module):
+    """Looks up a class in a table of n + 1 rows, of which row n is the null class: an absent condition.
+
+    Args:
+        name: key of the conditional input, integers ``[b]``.
+        num_classes: the number of classes n.
+        embed_dim: width of the output.
+    """
+
+    def __init__(self, name: str, num_classes: int, embed_dim: int) -> None:
+        super().__init__()
+        self.name = name
+        self.num_classes = num_classes
+        self.table = nn.Embedding(num_classes + 1, embed_dim)
+
+    def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Tensor:
+        index = conditions.get(self.name)
+        if index is None:
+            index = torch.full(timestep.shape, self.num_classes, device=timestep.device)
+        elif index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
+            raise ValueError(f"{self.name!r} has dtype {index.dtype}, but class indices must be integers; use .long()")
+        elif index.shape != timestep.shape:
+            raise ValueError(
+                f"{self.name!r} has shape {list(index.shape)}, but must be {list(timestep.shape)}: one class "
+                "index for each sample"
+            )
+        embedding: Tensor = self.table(index.long())
+        return embedding
+
+
+class VectorCondition(nn.Module):
+    """Projects a vector; an absent one is zeros.
+
+    Args:
+        name: key of the conditional input ``[b, width]``.
+        width: width of the input.
+        embed_dim: width of the output.
+    """
+
+    def __init__(self, name: str, width: int, embed_dim: int) -> None:
+        super().__init__()
+        self.name = name
+        self.linear = nn.Linear(width, embed_dim)
+
+    def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Tensor:
+        vector = vector_of(conditions, self.name, self.linear.in_features, timestep)
+        embedding: Tensor = self.linear(vector.to(self.linear.weight.dtype))
+        return embedding
+
+
+class JointCondition(nn.Module):
+    """Several vectors and numbers together: ``Linear -> SiLU -> Linear`` of all of them, the numbers as sinusoids.
+
+    The pooled text and the sizes of Stable Diffusion XL (arXiv 2307.01952, section 2.2). Absent ones are zeros.
+
+    Args:
+        vectors: width by name; input ``[b, width]``.
+        numbers: how many numbers, by name; input ``[b, n]``.
+        embed_dim: width of the output.
+        frequency_dim: width of the sinusoids of one number.
+
+    Attributes:
+        condition_shapes: the shape of one sample's condition, by name.
+    """
+
+    def __init__(
+        self, vectors: Mapping[str, int], numbers: Mapping[str, int], embed_dim: int, *, frequency_dim: int = 256
+    ) -> None:
+        super().__init__()
+        self.numbers = frozenset(numbers)
+        self.frequency_dim = frequency_dim
+        self.condition_shapes = {name: (width,) for name, width in {**vectors, **numbers}.items()}
+        width = sum(vectors.values()) + frequency_dim * sum(numbers.values())
+        self.linear_in = nn.Linear(width, embed_dim)
+        self.linear_out = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Tensor:
+        dtype, features = self.linear_in.weight.dtype, []
+        for name, (width,) in self.condition_shapes.items():
+            value = vector_of(conditions, name, width, timestep)
+            if name in self.numbers:
+                value = sinusoidal_embedding(value.flatten(), self.frequency_dim, dtype=dtype).view(len(value), -1)
+            features.append(value.to(dtype))
+        embedding: Tensor = self.linear_out(F.silu(self.linear_in(torch.cat(features, dim=1))))
+        return embedding
+
+
+def vector_of(conditions: ConditionalInputs, name: str, width: int, timestep: Tensor) -> Tensor:
+    """A vector condition, ``[b, width]``; zeros if it is absent."""
+    shape = [timestep.shape[0], width]
+    vector = conditions.get(name)
+    if vector is None:
+        return torch.zeros(shape, device=timestep.device)
+    if list(vector.shape) != shape:
+        raise ValueError(
+            f"{name!r} has shape {list(vector.shape)}, but must be {shape}: one vector of that width for each sample"
+        )
+    return vector
+
+
+class TokenCondition(nn.Module):
+    """Tokens as they are; absent ones are one zero token.
+
+    Args:
+        name: key of the conditional input ``[b, n, width]``. The input ``<name>_mask`` is optional:
+            bool ``[b, n]``, true for valid tokens. A mask without its tokens is ignored, so that
+            dropping the tokens is enough to drop the condition.
+        width: width of the input.
+    """
+
+    def __init__(self, name: str, width: int) -> None:
+        super().__init__()
+        self.name = name
+        self.width = width
+
+    def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Context:
+        batch, width = timestep.shape[0], self.width
+        tokens, mask = conditions.get(self.name), conditions.get(f"{self.name}_mask")
+        if tokens is None:
+            tokens, mask = torch.zeros(batch, 1, width, device=timestep.device), None
+        elif tokens.dim() != 3 or tokens.shape[0] != batch or tokens.shape[2] != width:
+            raise ValueError(
+                f"{self.name!r} has shape {list(tokens.shape)}, but must be [{batch}, n, {width}]: n tokens "
+                "of that width for each sample"
+            )
+        elif mask is not None and (mask.dtype != torch.bool or mask.shape != tokens.shape[:2]):
+            raise ValueError(
+                f"'{self.name}_mask' is {mask.dtype} of shape {list(mask.shape)}, but must be torch.bool of "
+                f"shape {list(tokens.shape[:2])}: true for the valid tokens of {self.name!r}"
+            )
+        return Context(self.project(tokens), mask)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """From the input to the context."""
+        return tokens
+
+
+class ProjectedTokenCondition(TokenCondition):
+    """Projects tokens to the context; absent ones are one zero token.
+
+    Args:
+        name: see ``TokenCondition``.
+        width: width of the input.
+        context_dim: width of the output.
+    """
+
+    def __init__(self, name: str, width: int, context_dim: int) -> None:
+        super().__init__(name, width)
+        self.linear = nn.Linear(width, context_dim)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """From the input to the context."""
+        return self.linear(tokens.to(self.linear.weight.dtype))
