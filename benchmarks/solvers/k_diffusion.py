@@ -58,7 +58,7 @@ def cases() -> Iterator[Case]:
 
 
 def stochastic_cases() -> Iterator[Case]:
-    """Each stochastic solver on each grid, with independent noise in the place of its Brownian path."""
+    """Each stochastic solver on each grid, with torch's global generator."""
     sampling = k_diffusion_sampling()
     for name, function in STOCHASTIC.items():
         for grid_name, grid in grids().items():
@@ -67,9 +67,30 @@ def stochastic_cases() -> Iterator[Case]:
 
 
 def run_stochastic(solve: Callable[..., Tensor], grid: Callable[..., Tensor], problem: Problem, steps: int) -> Tensor:
-    """The sample, with torch's global generator."""
-    drawn = partial(solve, disable=True, noise_sampler=lambda *_: torch.randn_like(problem.start))
-    return run(drawn, grid, True, problem, steps)
+    """The sample with the noise of a Brownian path."""
+    return run(partial(solve, disable=True, noise_sampler=Brownian(problem.start)), grid, True, problem, steps)
+
+
+class Brownian:
+    """Increments of a Brownian path over sigma, divided by their spread, as its solvers ask for them.
+
+    dpmpp_sde asks for two that begin together in each step, and the longer contains the shorter. That is what the
+    ``BrownianTree`` of torchsde gives it too, much slower, as it can also go back.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.begin = self.end = -1.0
+        self.increment = torch.zeros_like(like)
+
+    def __call__(self, sigma: Tensor, following: Tensor) -> Tensor:
+        if self.begin != float(sigma):
+            self.begin = self.end = float(sigma)
+            self.increment = torch.zeros_like(self.like)
+        spread = abs(float(following) - self.end) ** 0.5
+        self.increment = self.increment + spread * torch.randn_like(self.like)
+        self.end = float(following)
+        return self.increment / abs(self.end - self.begin) ** 0.5
 
 
 def no_noise(sigma: Tensor, following: Tensor) -> float:
