@@ -58,7 +58,7 @@ def choosing(runs: Sequence[Run]) -> str:
     for budget in (budget for budget in NAMED if budget in budgets(runs)):
         first, second, *_ = ranked(ours, budget)
         sentences.append(
-            f"- **{budget} calls: {first.solver} on `{first.grid}`**, {first.factor:.2f} times the error of the best "
+            f"- **{budget} calls: {first.solver} on `{first.grid}`**, {first.factor:.2f} times the error of our best "
             f"for each problem (geometric mean); next {second.solver} on `{second.grid}`, {second.factor:.2f} times."
         )
         cells = [ranked([run for run in ours if run.process == process], budget)[0] for process in processes(runs)]
