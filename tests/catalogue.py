@@ -78,6 +78,12 @@ PREDICTORS: dict[str, Callable[..., dl.Predictor]] = {
 
 CLAMPS = {"static": dl.StaticClamp, "dynamic": lambda: dl.DynamicThreshold(0.9)}
 
+
+def no_noise(level: dl.NoiseLevel) -> float:
+    """tau of an ODE solver: a function that pickles."""
+    return 0.0
+
+
 SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "ddpm": dl.DDPMSampler,
     "ddpm_large": lambda *args, **options: dl.DDPMSampler(*args, variance_value=1.0, **options),
@@ -113,7 +119,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "dpmpp_sde_3m": dl.DPMSolverPPSDE3MSampler,
     "sa_solver": dl.SASolverSampler,
     "sa_solver_half": lambda *args, **options: dl.SASolverSampler(*args, tau=0.5, corrector_order=1, **options),
-    "sa_solver_ode": lambda *args, **options: dl.SASolverSampler(*args, tau=lambda level: 0.0, **options),
+    "sa_solver_ode": lambda *args, **options: dl.SASolverSampler(*args, tau=no_noise, **options),
     "restart": dl.RestartSampler,
     "euler_maruyama": dl.EulerMaruyamaSampler,
     "predictor_corrector": dl.PredictorCorrectorSampler,

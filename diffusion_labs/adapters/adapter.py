@@ -40,12 +40,16 @@ class Adapter(ConditionalModule):
         super().__init__(None if inner is None else inner | names)
         self.model = model
         for module in model.modules():  # also below a wrapper that is not ours, such as DDP
-            self._check_order(module)
             if isinstance(module, ConditionalModule):
+                self._check_order(module)
                 module.outer_names = module.outer_names | names
 
-    def _check_order(self, inner: nn.Module) -> None:
-        changed = self.changes & getattr(inner, "needs", frozenset())
+    def _check_order(self, inner: ConditionalModule) -> None:
+        parts = [
+            inner,
+            *(part for name, child in inner.named_children() if name != "model" for part in child.modules()),
+        ]
+        changed = self.changes & frozenset().union(*(getattr(part, "needs", ()) for part in parts))
         if changed:
             own, other = type(self).__name__, type(inner).__name__
             raise ValueError(

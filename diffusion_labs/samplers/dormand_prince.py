@@ -55,7 +55,7 @@ def integrate(
         left = end - u
         last = h.abs() >= left.abs()
         h = torch.where(last, left, h)
-        step = h.reshape(shape)
+        step = h.reshape(shape).to(y.dtype)
         slopes = [first]
         for row in STAGES:
             stage = y + step * sum(a * k for a, k in zip(row, slopes, strict=True))

@@ -32,12 +32,12 @@ class RectifiedFlowSchedule(ContinuousSchedule):
             raise ValueError(f"terminal ({terminal}) must be positive")
         self.log_shift = math.log(shift)
         self.time_map = LinearTimeMap() if time_map is None else time_map
-        self.terminal = terminal
+        self.unit = self.terminal = terminal
         self.first = terminal * self.time_map.time(torch.tensor(1e-3, dtype=torch.float64, device="cpu").logit()).item()
 
     def log_odds(self, t: Tensor) -> Tensor:
         """``logit(u)``."""
-        return self.time_map.log_odds(self.precise(t) / self.terminal) + self.log_shift
+        return self.time_map.log_odds(self.precise(t) / self.unit) + self.log_shift
 
     def log_snr(self, t: Tensor) -> Tensor:
         """``-2 logit(u)``."""
@@ -53,4 +53,4 @@ class RectifiedFlowSchedule(ContinuousSchedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         """See the base class: ``logit(u) = -log_snr / 2``, then the map back to t."""
-        return self.terminal * self.time_map.time(-self.precise(log_snr) / 2 - self.log_shift).clamp(0, 1)
+        return self.unit * self.time_map.time(-self.precise(log_snr) / 2 - self.log_shift).clamp(0, 1)

@@ -76,9 +76,10 @@ def test_calls_are_those_of_the_network() -> None:
     calls = {name: measure.calls_of(case(ours.DETERMINISTIC[name], name), one, 5) for name in ours.DETERMINISTIC}
     assert calls["DDIM"] == calls["UniPC 3"] == 5
     assert calls["Heun"] == calls["DPM2"] == calls["DPM-Solver++ 2S"] == 9
-    for name, sampler in ours.DETERMINISTIC.items():
-        for run in measure.measure(case(sampler, name), one, one, (5, 6, 20)):
-            assert run.budget - 2 < run.calls <= run.budget, run
+    for found in ours.cases():
+        if found.grid == "karras":
+            for run in measure.measure(found, one, one, (15, 16, 20)):
+                assert run.budget - 5 < run.calls <= run.budget, run  # PNDM's first steps are of four
 
 
 def case(sampler, name: str) -> ours.Case:
@@ -188,15 +189,14 @@ def test_the_report_runs(tmp_path: Path) -> None:
     from benchmarks import solver_report
 
     options = ["--libraries", "diffusion_labs", "--processes", "edm", "--workers", "1", "--samples", "200"]
-    solver_report.main(["--docs", str(tmp_path), "--budgets", "5", "10", *options])
+    solver_report.main(["--docs", str(tmp_path), "--budgets", "10", *options])
     page = (tmp_path / "solvers.md").read_text()
     for name in (*ours.DETERMINISTIC, *ours.STOCHASTIC):
         assert f"| {name} |" in page, name
-    assert "**5 calls: " in page
     assert "**10 calls: " in page
     assert "<svg" in (tmp_path / "solvers.svg").read_text()
     errors = [float(text) for text in re.findall(r"\d\.\de[-+]\d\d", page)]
-    assert len(errors) >= 2 * len(ours.DETERMINISTIC)
+    assert len(errors) >= len(ours.DETERMINISTIC)
     assert max(errors) < 2
 
 

@@ -17,6 +17,7 @@ REFUSED = [
         ("patchify", "edm_preconditioning"), ("classifier_guidance", "known_region", "linear_posterior")
     ),
     *itertools.product(("inpainting", "super_resolution"), ("edm_preconditioning",)),
+    ("edm_preconditioning", "cfguidance_projected"),
 ]
 PAIRS = [pair for pair in itertools.permutations(ADAPTERS, 2) if pair not in REFUSED]
 # Their guidance is not linear in the prediction, or depends on the class: the order is a choice.
