@@ -93,6 +93,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "adaptive": dl.AdaptiveSampler,
     "adams_2": lambda *args, **options: dl.AdamsSampler(*args, order=2, **options),
     "adams_3": lambda *args, **options: dl.AdamsSampler(*args, order=3, **options),
+    "flow_adams": lambda *args, **options: dl.FlowAdamsSampler(*args, order=3, **options),
     "heun": dl.HeunSampler,
     "dpmpp_2m": dl.DPMSolverPP2MSampler,
     "dpmpp_2s": dl.DPMSolverPP2SSampler,

@@ -24,6 +24,7 @@ NAMED: dict[str, Callable[..., dl.Sampler]] = {
     "DPM-Solver-3": dl.DPMSolver3Sampler,
     "iPNDM": dl.IPNDMSampler,
     **{f"Adams {order}": partial(dl.AdamsSampler, order=order) for order in (2, 3, 4)},
+    **{f"Flow Adams {order}": partial(dl.FlowAdamsSampler, order=order) for order in (2, 3, 4)},
     **{f"UniPC {order}": partial(dl.UniPCSampler, order=order) for order in (1, 2, 3, 4)},
     **{f"DEIS {order}": partial(dl.DEISSampler, order=order) for order in (2, 3, 4)},
     **{f"LMS {order}": partial(dl.LMSSampler, order=order) for order in (2, 3, 4)},

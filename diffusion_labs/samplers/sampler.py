@@ -45,7 +45,7 @@ class Sampler(nn.Module):
     """Base class: one call of the model in train mode, the whole way from noise to data in eval mode.
 
     A new sampler writes ``step``. The base owns the grid of times, the loop, the random numbers and
-    the last step, which is always the estimate of clean data: no noise is left in a sample.
+    the last step, to clean data, which is the estimate: no noise is left in a sample.
 
     Args:
         model: network, or stack of adapters around one.
@@ -175,9 +175,13 @@ class Sampler(nn.Module):
                 x, past = self.step(x, t, s, past, denoise, noise)
                 progress.update()
                 yield x
-            x = denoise(x, levels[-1]).x0
+            x = self.last_step(x, levels[-1], past, denoise)
             progress.update()
             yield x
+
+    def last_step(self, xt: Tensor, t: NoiseLevel, past: Any, denoise: Denoise) -> Tensor:
+        """From the last noise level to clean data: the estimate. A child may go on with its history instead."""
+        return denoise(xt, t).x0
 
     def denoise(self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None) -> Estimate:
         """Call the model on x_t and estimate the clean data and the noise."""

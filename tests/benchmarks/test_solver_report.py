@@ -114,6 +114,7 @@ SAME = [
     ("DEIS 2", "azula", "zEAB 2"),
     ("DEIS 3", "azula", "zEAB 3"),
     ("LMS 4", "diffusers", "LMS 4, estimate last"),
+    ("Flow Adams 3", "azula", "vAB 3"),
     ("LMS 2", "azula", "zAB 2, estimate last"),
     ("LMS 3", "azula", "zAB 3, estimate last"),
     ("LMS 4", "azula", "zAB 4, estimate last"),

@@ -28,6 +28,7 @@ ORDERS = {
     "dpmpp_3m": (2, 3),  # its first step is of first order
     "adams_2": (3, 3),
     "adams_3": (3, 3),  # 4, but for its first step, which is corrected to second order
+    "flow_adams": (2, 3),  # its first step is of first order
     "unipc_1": (2, 2),
     "unipc_2": (3, 3),
     "unipc_3": (3, 3),  # 4, but for its first step, which is of second order
