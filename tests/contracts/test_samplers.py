@@ -38,7 +38,10 @@ COMBINATIONS = [
     if pair[0] != "short" or pair[1] == "v"  # it is here for ``all_steps``
 ]
 # Further orders and settings of a solver that is here anyway; `make test-slow` has them too.
-MORE_SETTINGS = ("adams_2", "unipc_1", "unipc_2", "deis_2", "lms_2", "sa_solver_half", "ddpm_large")
+MORE_SETTINGS = (
+    *("adams_2", "unipc_1", "unipc_2", "deis_2", "lms_2", "sa_solver_half", "ddpm_large"),
+    *("euler", "euler_ancestral", "dpm2", "ddim_stochastic"),  # settings of DDIM and DPM2 ancestral
+)
 SOLVERS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_SETTINGS else []) for name in SAMPLERS]
 
 
