@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.samplers.norm import norm
 from diffusion_labs.samplers.probability_flow import amplitude
 from diffusion_labs.samplers.sampler import Estimate, Sampler
 from diffusion_labs.schedules.noise_level import NoiseLevel
@@ -76,8 +77,3 @@ def invert(
     for s, t in pairwise(levels):
         x = refine(step(x, s, t), x, t, s)
     return x
-
-
-def norm(x: Tensor) -> Tensor:
-    """The length of each sample, shaped to multiply x."""
-    return x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))

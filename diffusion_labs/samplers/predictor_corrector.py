@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.euler_maruyama import EulerMaruyamaSampler
+from diffusion_labs.samplers.norm import norm
 from diffusion_labs.samplers.sampler import Denoise, Noise, SamplerOptions
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
@@ -59,8 +60,3 @@ class PredictorCorrectorSampler(EulerMaruyamaSampler):
             a = 2 * (self.ratio * norm(fresh) / norm(eps)).square()
             xs = s.alpha * x0 + s.sigma * (torch.exp(-a) * eps + torch.sqrt(-torch.expm1(-2 * a)) * fresh)
         return xs, past
-
-
-def norm(x: Tensor) -> Tensor:
-    """The Euclidean norm of each sample, shaped to multiply it."""
-    return x.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))

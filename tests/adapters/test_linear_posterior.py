@@ -82,8 +82,8 @@ def test_a_mixture_is_drawn_from_nearly_its_posterior() -> None:
 
     p(x0 | x_t) is no Gaussian here, and the method an approximation: the weight of the modes is right to about 0.05,
     mean and spread within each to a tenth of the spread, with a stochastic sampler, whose noise forgets errors.
-    (Deterministic samplers keep them: a fifth of the spread. The more the measurement says about the mode, the more of
-    the weight is missed.)
+    (Deterministic samplers keep them: up to a third of the spread. The more the measurement says about the mode, the
+    more of the weight is missed.)
     """
     schedule = SCHEDULES["continuous_cosine"]()
     predictor = dl.VPredictor(schedule)
