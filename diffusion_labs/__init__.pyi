@@ -193,6 +193,7 @@ from .data import DataError as DataError
 from .data import Digits as Digits
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
+from .data import TarImages as TarImages
 
 # Formats of other libraries
 from .interop import from_diffusers_config as from_diffusers_config

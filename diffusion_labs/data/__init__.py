@@ -1,4 +1,4 @@
-"""Data sets: the embedded digits, MNIST-format files, folders of images; and the batches made of them."""
+"""Data sets: the embedded digits, MNIST-format files, folders and tars of images; and the batches made of them."""
 
 from diffusion_labs.data.batches import Batches, MapDataset
 from diffusion_labs.data.digits import Digits
@@ -7,6 +7,7 @@ from diffusion_labs.data.errors import DataError
 from diffusion_labs.data.folder import ImageFolder
 from diffusion_labs.data.idx import read_idx
 from diffusion_labs.data.idx_images import IDXImages
+from diffusion_labs.data.tar_images import TarImages
 from diffusion_labs.data.tensor_images import TensorImages
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "IDXImages",
     "ImageFolder",
     "MapDataset",
+    "TarImages",
     "TensorImages",
     "download_mnist",
     "read_idx",

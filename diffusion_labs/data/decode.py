@@ -1,5 +1,6 @@
 """From an image file of any kind to a square uint8 tensor."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,12 @@ MODES = {1: "L", 3: "RGB"}
 
 
 def decode_image(
-    path: str | Path, size: int, *, channels: int = 3, max_pixels: int = MAX_PIXELS
+    source: str | Path | io.BytesIO,
+    size: int,
+    *,
+    channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
 ) -> UInt8[Tensor, "c size size"]:
     """Decode an image: turned as its EXIF data says, its central square scaled to ``size`` x ``size``.
 
@@ -24,18 +30,20 @@ def decode_image(
     larger than the result, however long and thin the image is.
 
     Args:
-        path: a file that Pillow can read.
+        source: a file that Pillow can read, by its path or opened.
         size: height and width of the result, in pixels.
         channels: 3 for RGB, 1 for grey.
         max_pixels: images with more are refused by their header, before they are decoded. (Pillow
             only warns up to 179 million.)
+        name: of the image, for errors; its path by default.
 
     Raises:
         DataError: if the file is missing, not an image, cut short, corrupt or too large; the message
             names the file.
     """
+    path = source if name is None else name
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(

@@ -95,7 +95,7 @@ def _from_metadata(root: Path, metadata: Path, follow_links: bool) -> list[Entry
         if not exists:
             raise DataError(f"{source}: there is no file {entry.path}; add it, or remove the line")
         if entries:
-            _check_alike(entries[0], entry)
+            check_alike(entries[0], entry)
         entries.append(entry)
     return entries
 
@@ -112,12 +112,12 @@ def _parse_line(root: Path, line: str, source: str) -> Entry:
         raise DataError(f"{source}: file_name is {name!r}; it must be the path of an image, relative to {root}")
     if Path(name).is_absolute() or ".." in Path(name.replace("\\", "/")).parts:
         raise DataError(f"{source}: file_name {name!r} leads out of {root}; use paths inside it, without '..'")
-    label = _one_of(record, ("class", "label"), (int, str), "an integer or a name", source)
-    caption = _one_of(record, ("caption", "text"), (str,), "a string", source)
+    label = one_of(record, ("class", "label"), (int, str), "an integer or a name", source)
+    caption = one_of(record, ("caption", "text"), (str,), "a string", source)
     return Entry(root / name, label, caption, source)
 
 
-def _one_of(record: dict[str, Any], keys: tuple[str, str], types: tuple[type, ...], what: str, source: str) -> Any:
+def one_of(record: dict[str, Any], keys: tuple[str, str], types: tuple[type, ...], what: str, source: str) -> Any:
     """The value under either key, or ``None`` where neither is there."""
     present = [key for key in keys if key in record]
     if len(present) == 2 and record[keys[0]] != record[keys[1]]:
@@ -130,7 +130,7 @@ def _one_of(record: dict[str, Any], keys: tuple[str, str], types: tuple[type, ..
     return value
 
 
-def _check_alike(first: Entry, entry: Entry) -> None:
+def check_alike(first: Entry, entry: Entry) -> None:
     """A batch needs the same keys from every sample, and classes must be all numbers or all names."""
     if type(first.label) is not type(entry.label):
         raise DataError(

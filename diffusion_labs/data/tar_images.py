@@ -1,0 +1,52 @@
+"""WebDataset tars of images as a data set."""
+
+import io
+from pathlib import Path
+from typing import Unpack
+
+from diffusion_labs.data.encoded_images import EncodedImages, ImageOptions
+from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.tar_index import check_all_alike, list_tar
+
+
+class TarImages(EncodedImages):
+    """Images in WebDataset tars on a disk, read from where they lie in the tar: a map-style data set.
+
+    A sample is an image with a ``.txt`` (its caption), a ``.cls`` (the number of its class) or a ``.json`` (an object
+    with any of ``caption`` or ``text``, ``class`` or ``label``) of the same name beside it. The tars are listed once,
+    which reads their headers and texts, and nothing is unpacked. Having an index, it can be shuffled whole and resumed
+    exactly, as a stream of tars cannot.
+
+    Args:
+        root: a tar, or a folder of them, which are taken in the order of their names.
+        size: height and width of the images.
+        class_key: what the class is called in a ``.json``.
+        options: how images are decoded and classes numbered, see ``EncodedImages``.
+
+    Raises:
+        DataError: at once for a missing, compressed or damaged tar, a folder without tars, or a malformed sample; else
+            as ``EncodedImages``.
+
+    Example:
+        >>> dataset = TarImages("shards/", size=64, class_key="category")
+    """
+
+    def __init__(
+        self, root: str | Path, size: int, *, class_key: str = "class", **options: Unpack[ImageOptions]
+    ) -> None:
+        root = Path(root).expanduser()
+        tars = sorted(root.glob("*.tar")) if root.is_dir() else [root]
+        samples = [sample for tar in tars for sample in list_tar(tar, class_key)]
+        if not samples:
+            raise DataError(f"{root}: holds no images in tars; give a tar of images, or a folder of such")
+        entries = [entry for entry, _ in samples]
+        check_all_alike(entries)
+        self.extents = [extent for _, extent in samples]
+        super().__init__(root, entries, size, **options)
+
+    def open(self, index: int) -> io.BytesIO:
+        """The bytes of an image. The tar is opened anew, so workers and threads share no position in a file."""
+        tar, offset, size = self.extents[index]
+        with tar.open("rb") as file:
+            file.seek(offset)
+            return io.BytesIO(file.read(size))
