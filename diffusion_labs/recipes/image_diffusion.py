@@ -21,6 +21,9 @@ from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
 
 
+PREVIEW_STEPS = 20  # calls of the network for a picture during training
+
+
 class LabelledImages(MapDataset, Protocol):
     """Images of one shape with classes, as all of the library's image data sets are."""
 
@@ -120,17 +123,23 @@ def image_experiment(
         steps=steps,
         learning_rate=WarmupCosine(steps, warmup=steps // 50),
         ema_decay=ema_decay,
-        preview=lambda model, path: draw_classes(model, sizes, path),
+        preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
         description=asdict(sizes),
     )
 
 
 def draw_classes(
-    sampler: nn.Module, sizes: ImageModel, path: Path, *, per_class: int = 8, guidance_scale: float = 2.0
+    sampler: nn.Module,
+    sizes: ImageModel,
+    path: Path,
+    *,
+    per_class: int = 8,
+    guidance_scale: float = 2.0,
+    steps: int | None = None,
 ) -> Tensor:
     """Write a picture with one row per class (ten rows at the most), and return it, uint8 ``[h, w, 3]``."""
     labels = torch.arange(max(1, min(len(sizes.class_names), 10))).repeat_interleave(per_class)
-    images = draw(sampler, sizes, labels, seed=0, guidance_scale=guidance_scale)
+    images = draw(sampler, sizes, labels, seed=0, guidance_scale=guidance_scale, steps=steps)
     picture = image_grid(images, columns=per_class)
     save_image(path, picture, scale=max(1, 64 // sizes.image_shape[1]))
     return picture
