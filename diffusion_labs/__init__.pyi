@@ -108,6 +108,7 @@ from .samplers.heun import HeunSampler as HeunSampler
 from .samplers.unipc import UniPCSampler as UniPCSampler
 from .samplers.lms import LMSSampler as LMSSampler
 from .samplers.dpm_solver_2m import DPMSolver2MSampler as DPMSolver2MSampler
+from .samplers.dpm_solver_3m import DPMSolver3MSampler as DPMSolver3MSampler
 from .samplers.dpm_solver_3 import DPMSolver3Sampler as DPMSolver3Sampler
 from .samplers.dpm_solver_pp_3s import DPMSolverPP3SSampler as DPMSolverPP3SSampler
 from .samplers.ipndm import IPNDMSampler as IPNDMSampler

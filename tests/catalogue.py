@@ -114,6 +114,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "dpm3": dl.DPMSolver3Sampler,
     "dpmpp_3s": dl.DPMSolverPP3SSampler,
     "dpm_2m": dl.DPMSolver2MSampler,
+    "dpm_3m": dl.DPMSolver3MSampler,
     "ipndm": dl.IPNDMSampler,
     "plms": dl.PLMSSampler,
     "pndm": dl.PNDMSampler,

@@ -21,6 +21,7 @@ NAMED: dict[str, Callable[..., dl.Sampler]] = {
     "DPM-Solver++ 2M": dl.DPMSolverPP2MSampler,
     "DPM-Solver++ 3M": dl.DPMSolverPP3MSampler,
     "DPM-Solver 2M": dl.DPMSolver2MSampler,
+    "DPM-Solver 3M": dl.DPMSolver3MSampler,
     "DPM-Solver-3": dl.DPMSolver3Sampler,
     "iPNDM": dl.IPNDMSampler,
     **{f"Adams {order}": partial(dl.AdamsSampler, order=order) for order in (2, 3, 4)},

@@ -15,7 +15,7 @@ class DPMSolver2MSampler(Sampler):
     ``x_s = alpha_s x0 + sigma_s eps + (sigma_s - alpha_s sigma_t / alpha_t) (h / h_last) (eps - eps_last) / 2``:
     ``DPMSolverPP2MSampler`` with the noise, not x0, continued to the middle of the step, where h is half the
     difference of log-SNR. With the integral of the line in place of its middle it is ``DEISSampler(order=2)``
-    (diffusers' solver type "heun"); with that of a parabola, DPM-Solver 3M, it is ``DEISSampler(order=3)``.
+    (diffusers' solver type "heun").
     Arguments as ``Sampler``'s.
     """
 

@@ -40,6 +40,7 @@ ORDERS = {
     "dpm3": (3, 3),
     "dpmpp_3s": (3, 3),
     "dpm_2m": (2, 2),
+    "dpm_3m": (2, 2),  # it takes half of the second derivative
     "ipndm": (2, 2),  # 4 where steps are equal in sigma / alpha; here they are not
     "plms": (2, 2),
     "pndm": (2, 2),

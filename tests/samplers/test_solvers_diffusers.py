@@ -19,6 +19,7 @@ OPTIONS = {"final_sigmas_type": "zero", "lower_order_final": False}
 IN_NOISE = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "lower_order_final": False}
 MULTISTEP = {
     "dpm_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **IN_NOISE),
+    "dpm_3m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=3, **IN_NOISE),
     "deis_2 as dpm_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, solver_type="heun", **IN_NOISE),
     "dpmpp_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **OPTIONS),
     "unipc_1": lambda: diffusers.UniPCMultistepScheduler(solver_order=1, **OPTIONS),
