@@ -20,7 +20,6 @@ from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_sched
 from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
 
-
 PREVIEW_STEPS = 20  # calls of the network for a picture during training
 
 

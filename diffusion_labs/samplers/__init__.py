@@ -17,8 +17,8 @@ from diffusion_labs.samplers.distilled_grid import distilled
 from diffusion_labs.samplers.dpm2 import DPM2Sampler
 from diffusion_labs.samplers.dpm2_ancestral import DPM2AncestralSampler
 from diffusion_labs.samplers.dpm_solver_2m import DPMSolver2MSampler
-from diffusion_labs.samplers.dpm_solver_3m import DPMSolver3MSampler
 from diffusion_labs.samplers.dpm_solver_3 import DPMSolver3Sampler
+from diffusion_labs.samplers.dpm_solver_3m import DPMSolver3MSampler
 from diffusion_labs.samplers.dpm_solver_pp_2m import DPMSolverPP2MSampler
 from diffusion_labs.samplers.dpm_solver_pp_2s import DPMSolverPP2SSampler
 from diffusion_labs.samplers.dpm_solver_pp_3m import DPMSolverPP3MSampler
