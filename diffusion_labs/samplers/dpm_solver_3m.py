@@ -16,7 +16,8 @@ class DPMSolver3MSampler(Sampler):
     log-SNR through the last three estimates of the noise, u = 0 at t and 1 at s, and
     ``m_k = int_0^1 -h e^(h (1 - u)) u^k du`` (``exponential``). The integral of the parabola has m_2 D2, and is
     ``DEISSampler(order=3)``. With half of it the order is 2; with some ten calls, where a parabola overshoots, it can
-    be the more accurate (docs/solvers.md). The second step is that of ``DPMSolver2MSampler``. Arguments as ``Sampler``'s.
+    be the more accurate (docs/solvers.md). The second step is that of ``DPMSolver2MSampler``. Arguments as
+    ``Sampler``'s.
     """
 
     def step(
