@@ -2,7 +2,7 @@
 
     python -m benchmarks solver_report [--budgets 5 10 20 50]
 
-About ten minutes of two cores.
+About twenty minutes of two cores.
 """
 
 from collections.abc import Sequence

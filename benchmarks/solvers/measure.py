@@ -17,7 +17,7 @@ from benchmarks.solvers import azula, diffusers, k_diffusion, ours
 from benchmarks.solvers.oracle import MIXTURES, PROCESSES, Problem, distance, problem
 from benchmarks.solvers.ours import Case
 
-BUDGETS = (5, 10, 20, 50, 100)
+BUDGETS = (5, 6, 8, 10, 15, 20, 30, 50, 75, 100)
 CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "diffusion_labs": ours.cases,
     "diffusers": diffusers.cases,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.solvers.measure import LIBRARIES, Run
-from benchmarks.solvers.report import PROCESS_NAMES, budgets, least, problems
+from benchmarks.solvers.report import PROCESS_NAMES, budgets, columns, least, problems
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision; also by line and marker
 STYLES = {
@@ -26,7 +26,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import NullLocator
 
-    panels, columns = problems(runs), budgets(runs)
+    panels, calls = problems(runs), budgets(runs)
     width = math.ceil(len(panels) / 2)
     figure, axes = pyplot.subplots(2, width, figsize=(4.2 * width, 7.4), squeeze=False, layout="constrained")
     order = sorted(panels, key=lambda panel: panel[1])  # a row for each set of data
@@ -34,17 +34,17 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         here = [run for run in runs if (run.process, run.mixture) == (process, mixture)]
         ends = {}
         for library in LIBRARIES:
-            best = [least(run for run in here if (run.library, run.budget) == (library, n)) for n in columns]
-            points = [(n, run.error) for n, run in zip(columns, best, strict=True) if run]
+            best = [least(run for run in here if (run.library, run.budget) == (library, n)) for n in calls]
+            points = [(n, run.error) for n, run in zip(calls, best, strict=True) if run]
             if points:
                 axis.plot(*zip(*points, strict=True), markersize=4, **STYLES[library])
                 ends[library] = points[-1]
         axis.set(xscale="log", yscale="log", title=f"{PROCESS_NAMES[process]}, {mixture}")
         label_ends(axis, ends)
-        axis.set_xticks(columns, labels=[str(n) for n in columns])
+        axis.set_xticks(columns(runs), labels=[str(n) for n in columns(runs)])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_minor_locator(NullLocator())
-        axis.set_xlim(columns[0] * 0.93, columns[-1] * (columns[-1] / columns[0]) ** 0.4)  # room for the names
+        axis.set_xlim(calls[0] * 0.93, calls[-1] * (calls[-1] / calls[0]) ** 0.4)  # room for the names
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("calls of the network")

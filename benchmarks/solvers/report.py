@@ -12,6 +12,7 @@ from benchmarks.solvers.stochastic import Weak
 OURS = "diffusion_labs"
 PROCESS_NAMES = {"vp": "Stable Diffusion's steps", "edm": "EDM", "flow": "rectified flow"}
 NAMED = (5, 10, 20, 50)  # budgets for which the best is named
+COLUMNS = (5, 10, 20, 50, 100)  # those of wide tables
 
 
 class Choice(NamedTuple):
@@ -116,7 +117,7 @@ def solvers(runs: Sequence[Run]) -> str:
     for process in processes(runs):
         here = [run for run in runs if run.library == OURS and run.process == process]
         errors = {
-            name: [best_mean([r for r in here if r.solver == name and r.budget == n]) for n in budgets(runs)]
+            name: [best_mean([r for r in here if r.solver == name and r.budget == n]) for n in columns(runs)]
             for name in dict.fromkeys(run.solver for run in here)
         }
         lowest = [min(column) for column in zip(*errors.values(), strict=True)]
@@ -125,7 +126,7 @@ def solvers(runs: Sequence[Run]) -> str:
             [name, *(number(e, b) for e, b in zip(errors[name], lowest, strict=True)), f"{factors[name]:.2f}"]
             for name in sorted(factors, key=lambda name: factors[name])
         ]
-        parts += [f"### {PROCESS_NAMES[process]}", table(["solver", *map(str, budgets(runs)), "factor"], rows)]
+        parts += [f"### {PROCESS_NAMES[process]}", table(["solver", *map(str, columns(runs)), "factor"], rows)]
     return "\n\n".join(parts)
 
 
@@ -135,7 +136,7 @@ def grid_section(runs: Sequence[Run]) -> str:
     rows = []
     for name in dict.fromkeys(run.grid for run in ours):
         cells = []
-        for budget in budgets(runs):
+        for budget in columns(runs):
             of_grid = [choice for choice in ranked(ours, budget) if choice.grid == name]
             cells.append(f"{of_grid[0].factor:.2f} {of_grid[0].solver}" if of_grid else "-")
         rows.append([f"`{name}`", *cells])
@@ -143,7 +144,7 @@ def grid_section(runs: Sequence[Run]) -> str:
         [
             "## Grids",
             "For each grid and budget, the solver that is best on it over all problems, and its factor over the best:",
-            table(["grid", *map(str, budgets(runs))], rows),
+            table(["grid", *map(str, columns(runs))], rows),
         ]
     )
 
@@ -274,6 +275,11 @@ def processes(runs: Sequence[Run]) -> list[str]:
 def budgets(runs: Sequence[Run]) -> list[int]:
     """The budgets, in their order."""
     return sorted({run.budget for run in runs})
+
+
+def columns(runs: Sequence[Run]) -> list[int]:
+    """The budgets of wide tables; all, if none of these was measured."""
+    return [budget for budget in budgets(runs) if budget in COLUMNS] or budgets(runs)
 
 
 def cell(run: Run | None, lowest: float) -> str:

@@ -66,8 +66,8 @@ def demo(run_dir: Path, say: Callable[[str], None] = print, *, steps: int = STEP
         "images_seen": steps * BATCH_SIZE,
         "parameters": sum(parameter.numel() for parameter in sampler.parameters()),
     }
-    how = {"guidance_scale": GUIDANCE_SCALE, "steps": SAMPLING_STEPS}
-    draw_classes(sampler, sizes, run_dir / "samples.png", per_class=10, **how)
+    picture = run_dir / "samples.png"
+    draw_classes(sampler, sizes, picture, per_class=10, guidance_scale=GUIDANCE_SCALE, steps=SAMPLING_STEPS)
     lines = read_metrics(run_dir)
     curve = [line["step"] for line in lines], [line["loss"] for line in lines]
     line_plot(run_dir / "loss.png", {"loss": curve}, "Digits: squared error of v", y_label="loss", log_y=True)
