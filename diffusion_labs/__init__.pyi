@@ -11,6 +11,7 @@ from .models.autoencoder import AutoencoderKL as AutoencoderKL
 from .models.autoencoder import VQModel as VQModel
 from .models.autoencoder import VectorQuantizer as VectorQuantizer
 from .models.autoencoder import DiagonalGaussian as DiagonalGaussian
+from .models.autoencoder import PatchDiscriminator as PatchDiscriminator
 from .models.autoencoder import autoencoder_kl as autoencoder_kl
 from .models.autoencoder import vq_model as vq_model
 from .models.autoencoder import code_usage as code_usage
@@ -162,6 +163,9 @@ from .transforms.super_resolution_transform import SuperResolutionTransform as S
 # Losses, and weightings by noise level
 from .losses.diffusion_hybrid_loss import DiffusionHybridLoss as DiffusionHybridLoss
 from .losses.importance_mean import ImportanceMean as ImportanceMean
+from .losses.feature_loss import FeatureLoss as FeatureLoss
+from .losses.feature_loss import PerceptualLoss as PerceptualLoss
+from .losses.lpips import LPIPS as LPIPS
 from .losses.simple_loss import SimpleLoss as SimpleLoss
 from .losses.vlb_loss import VLBLoss as VLBLoss
 from .losses.vlb_loss import discretized_gaussian_nll as discretized_gaussian_nll
@@ -175,8 +179,14 @@ from .losses.weighting import Uniform as Uniform
 
 # Training
 from .training import EMA as EMA
+from .training import AutoencoderObjective as AutoencoderObjective
+from .training import BaseObjective as BaseObjective
 from .training import CheckpointError as CheckpointError
 from .training import Experiment as Experiment
+from .training import KLObjective as KLObjective
+from .training import VQObjective as VQObjective
+from .training import absolute_error as absolute_error
+from .training import squared_error as squared_error
 from .training import Objective as Objective
 from .training import TrainOptions as TrainOptions
 from .training import WarmupCosine as WarmupCosine
@@ -205,6 +215,8 @@ from .interop import to_compvis_autoencoder as to_compvis_autoencoder
 from .interop import from_diffusers_unet_config as from_diffusers_unet_config
 from .interop import load_compvis_unet as load_compvis_unet
 from .interop import load_diffusers_unet as load_diffusers_unet
+from .interop import load_lpips as load_lpips
+from .interop import to_lpips as to_lpips
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
 

@@ -10,6 +10,7 @@ from diffusion_labs.interop.diffusers_autoencoder import (
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
 from diffusion_labs.interop.diffusers_unet import from_diffusers_unet_config, load_diffusers_unet, to_diffusers_unet
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
+from diffusion_labs.interop.lpips_weights import load_lpips, to_lpips
 
 __all__ = [
     "DiffusersAutoencoder",
@@ -24,6 +25,8 @@ __all__ = [
     "load_diffusers_autoencoder",
     "load_diffusers_unet",
     "load_foreign",
+    "load_lpips",
+    "to_lpips",
     "save_diffusers_autoencoder",
     "to_compvis_autoencoder",
     "to_compvis_unet",

@@ -1,5 +1,11 @@
 """Training: the objective, the loop, the average of the weights, and checkpoints that resume exactly."""
 
+from diffusion_labs.training.autoencoder_objective import (
+    AutoencoderObjective,
+    absolute_error,
+    squared_error,
+)
+from diffusion_labs.training.base_objective import BaseObjective
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
@@ -9,23 +15,31 @@ from diffusion_labs.training.checkpoint import (
 from diffusion_labs.training.device import find_device
 from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
+from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
 from diffusion_labs.training.loop import Stopped, TrainOptions, train
 from diffusion_labs.training.objective import Objective
 from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.vq_objective import VQObjective
 
 __all__ = [
     "EMA",
+    "AutoencoderObjective",
+    "BaseObjective",
     "CheckpointError",
     "Experiment",
+    "KLObjective",
     "Objective",
     "Stopped",
     "TrainOptions",
     "TrainState",
+    "VQObjective",
     "WarmupCosine",
+    "absolute_error",
     "find_device",
     "latest_checkpoint",
     "load_checkpoint",
     "save_checkpoint",
+    "squared_error",
     "train",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.training.objective import Objective
+from diffusion_labs.training.base_objective import BaseObjective
 
 Preview = Callable[[nn.Module, Path], Tensor]
 
@@ -25,14 +25,14 @@ class Experiment:
         steps: updates of the whole run.
         learning_rate: share of the optimizer's learning rate at an update.
         ema_decay: of the averaged weights.
-        gradient_clip: largest norm of the gradient.
+        gradient_clip: largest norm of the gradient of each of the optimizer's groups of parameters.
         accumulate: batches per update.
         preview: draws a picture of what the averaged model can do to the given path, and returns it, uint8
             ``[h, w, 3]``. It must not use torch's global random numbers.
         description: plain data from which the model can be built again, written to the run's folder.
     """
 
-    objective: Objective
+    objective: BaseObjective
     model: nn.Module
     batches: Any
     optimizer: torch.optim.Optimizer

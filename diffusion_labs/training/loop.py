@@ -97,12 +97,13 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
                 loss.backward()
                 losses.append(loss.detach() * experiment.accumulate)
                 images += batch_size(batch)
-            norm = torch.nn.utils.clip_grad_norm_(state.objective.parameters(), experiment.gradient_clip)
+            norm = _clip_gradients(state.optimizer, experiment.gradient_clip)
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             state.scheduler.step()
-            state.ema.update(state.model)
             state.step += 1
+            state.objective.after_update(state.step)
+            state.ema.update(state.model)
             log.advance()
 
             last = state.step == experiment.steps
@@ -115,6 +116,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
                     "gradient_norm": norm.item(),
                     "learning_rate": float(state.scheduler.get_last_lr()[0]),
                     "images_per_second": images / (now - logged),
+                    **{name: value.item() for name, value in state.objective.metrics().items()},
                 }
                 if not all(math.isfinite(value) for value in scalars.values()):
                     raise FloatingPointError(
@@ -134,6 +136,15 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
                 picture = experiment.preview(state.ema.model, run_dir / "samples" / f"step-{state.step:08d}.png")
                 log.picture(state.step, picture)
     return state
+
+
+def _clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> torch.Tensor:
+    """Clip the norm of the gradient of each group of parameters, and return the norm of all, as it was.
+
+    Groups are networks with losses of their own, an autoencoder and its discriminator: one must not slow the other.
+    """
+    norms = [torch.nn.utils.clip_grad_norm_(group["params"], largest) for group in optimizer.param_groups]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffusion_labs.output import DiffusionOutput
+from diffusion_labs.training.base_objective import BaseObjective
 
 
-class Objective(nn.Module):
-    """What training minimises: ``loss(denoiser(transform(batch)))``.
-
-    One module from a dict batch to a scalar, so that DDP, FSDP2 and ``torch.compile`` wrap all of it.
+class Objective(BaseObjective):
+    """What the training of a diffusion model minimises: ``loss(denoiser(transform(batch)))``.
 
     Args:
         transform: adds the fields that the denoiser and the loss need, ``xt`` and ``t`` among them.

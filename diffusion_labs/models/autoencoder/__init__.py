@@ -3,6 +3,7 @@
 from diffusion_labs.models.autoencoder.autoencoder_kl import AutoencoderKL, KLOutput
 from diffusion_labs.models.autoencoder.build import autoencoder_kl, vq_model
 from diffusion_labs.models.autoencoder.diagonal_gaussian import DiagonalGaussian
+from diffusion_labs.models.autoencoder.patch_discriminator import PatchDiscriminator
 from diffusion_labs.models.autoencoder.presets import (
     kl_f4,
     kl_f8,
@@ -23,6 +24,7 @@ __all__ = [
     "CodeUsage",
     "DiagonalGaussian",
     "KLOutput",
+    "PatchDiscriminator",
     "Quantized",
     "VQModel",
     "VQOutput",

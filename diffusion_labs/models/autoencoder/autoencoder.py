@@ -65,6 +65,11 @@ class Autoencoder(nn.Module):
         self._check("z", z, self.latent_channels)
         return self.decoder(self.post_quant_conv(z.to(self.decoder.conv_in.weight.dtype))).to(z.dtype)
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """The convolution to the images, by whose gradients training balances its losses."""
+        return self.decoder.head[-1]
+
     def _check(self, name: str, value: Tensor, channels: int) -> None:
         dims = self.encoder.conv_in.weight.dim() - 2
         if value.dim() != dims + 2 or value.shape[1] != channels:

@@ -43,7 +43,7 @@ class Decoder(nn.Module):
         head: norm, SiLU and a convolution to the images' channels.
     """
 
-    def __init__(self, conv_in: Conv, middle: nn.Module, levels: Sequence[nn.Module], head: nn.Module) -> None:
+    def __init__(self, conv_in: Conv, middle: nn.Module, levels: Sequence[nn.Module], head: nn.Sequential) -> None:
         super().__init__()
         self.conv_in = conv_in
         self.middle = middle

@@ -22,6 +22,25 @@ class Quantized(NamedTuple):
     loss: Tensor
 
 
+class CodeUsage(NamedTuple):
+    """How well a codebook is used.
+
+    Attributes:
+        perplexity: ``exp(-sum_k p_k log p_k)`` of the frequencies p of the codes: the number of codes, if all are
+            equally frequent, and 1, if there is only one.
+        used: the fraction of the codes that occur.
+    """
+
+    perplexity: Tensor
+    used: Tensor
+
+    @classmethod
+    def of(cls, counts: Tensor) -> "CodeUsage":
+        """From how often each code occurs, ``[num_codes]``."""
+        frequencies = counts.double() / counts.sum()
+        return cls(torch.special.entr(frequencies).sum().exp(), (counts > 0).double().mean())
+
+
 class VectorQuantizer(nn.Module):
     """Replaces each feature vector h by the nearest code e.
 
@@ -72,18 +91,9 @@ class VectorQuantizer(nn.Module):
         """The codes of these numbers."""
         return F.embedding(indices, self.codebook).movedim(-1, 1)
 
-
-class CodeUsage(NamedTuple):
-    """How well a codebook is used.
-
-    Attributes:
-        perplexity: ``exp(-sum_k p_k log p_k)`` of the frequencies p of the codes: the number of codes, if all are
-            equally frequent, and 1, if there is only one.
-        used: the fraction of the codes that occur.
-    """
-
-    perplexity: Tensor
-    used: Tensor
+    def usage(self, counts: Int[Tensor, " k"]) -> CodeUsage:
+        """How well the codes are used, from how often each was."""
+        return CodeUsage.of(counts)
 
 
 def code_usage(indices: Tensor, num_codes: int) -> CodeUsage:
@@ -99,5 +109,4 @@ def code_usage(indices: Tensor, num_codes: int) -> CodeUsage:
     counts = torch.bincount(indices.flatten(), minlength=num_codes)
     if len(counts) != num_codes:
         raise ValueError(f"indices has {len(counts) - 1}, but must be below num_codes ({num_codes})")
-    frequencies = counts.double() / counts.sum()
-    return CodeUsage(torch.special.entr(frequencies).sum().exp(), (counts > 0).double().mean())
+    return CodeUsage.of(counts)

@@ -1,0 +1,28 @@
+"""What the training loop asks of an objective."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class BaseObjective(nn.Module):
+    """From a dict batch to the scalar that training minimises; one writes ``forward``.
+
+    It is one module, so that DDP, FSDP2 and ``torch.compile`` wrap all of it. What it has to remember between updates
+    is in its buffers, so that a run resumes exactly.
+    """
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch, a scalar."""
+        raise NotImplementedError
+
+    def after_update(self, step: int) -> None:
+        """Called after every update of the parameters, outside of the compiled graph.
+
+        Args:
+            step: the updates that are done.
+        """
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Scalars for the log, since they were last asked for; the loop adds them to its lines."""
+        return {}
