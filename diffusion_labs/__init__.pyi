@@ -215,6 +215,11 @@ from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
 from .data import TarImages as TarImages
 
+# The own format
+from .pretrained import from_pretrained as from_pretrained
+from .pretrained import push_to_hub as push_to_hub
+from .pretrained import save_pretrained as save_pretrained
+
 # Formats of other libraries
 from .interop import from_diffusers_config as from_diffusers_config
 from .interop import load_compvis_autoencoder as load_compvis_autoencoder

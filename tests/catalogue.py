@@ -215,6 +215,7 @@ class TinyNetwork(dl.ConditionalModule):
     def __init__(self, in_channels: int = 1, out_channels: int = 1, learned_variance: bool = False) -> None:
         super().__init__(["class", "identity_attention"])
         self.null_conditions = {"class": NUM_CLASSES}
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.learned_variance = learned_variance
         self.conv = nn.Conv2d(in_channels, out_channels * (1 + learned_variance), 3, padding=1)
         self.table = nn.Embedding(NUM_CLASSES + 1, out_channels * (1 + learned_variance))

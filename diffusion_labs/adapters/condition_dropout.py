@@ -1,6 +1,8 @@
 """Null values of conditions, dropping them in training, and what stands against them in sampling."""
 
+import inspect
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,16 @@ class ConditionDropout(Adapter):
                 self.register_parameter(f"null_{name}", value)
             else:
                 self.register_buffer(f"null_{name}", torch.as_tensor(value), persistent=False)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """What the constructor would be given for the same adapter as it is now."""
+        own = inspect.signature(type(self).__init__).parameters
+        nulls = {name: getattr(self, f"null_{name}") for name in self.guided if hasattr(self, f"null_{name}")}
+        return {
+            **{name: getattr(self, name) for name in own if name not in ("self", "dropout", "null")},
+            "dropout": {names[0] if len(names) == 1 else names: p for names, p in self.groups},
+            "null": nulls,
+        }
 
     def complete(self, given: ConditionalInputs, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions, with nulls for those that are absent, and the nulls of all, with the masks of tokens.

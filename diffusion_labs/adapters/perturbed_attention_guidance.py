@@ -59,6 +59,7 @@ class PerturbedAttentionGuidance(Adapter):
         for block in blocks:
             if not any(begins(name, block) for name in names):
                 raise ValueError(f"blocks has {block!r}, but the attention blocks of the model are {list(names)}")
+        self.blocks = tuple(blocks)
         perturbed = [any(begins(name, block) for block in blocks) for name in names]
         self.register_buffer("perturbed", torch.tensor(perturbed), persistent=False)
         self.guidance_scale = guidance_scale

@@ -28,9 +28,10 @@ class DiffusionHybridLoss(nn.Module):
         schedule = vlb.schedule
         if schedule.resolution == 0:
             raise ValueError(f"{type(schedule).__name__} is continuous: the bound is not a sum over its steps")
-        self.weight = weight * (round((schedule.terminal - schedule.first) / schedule.resolution) + 1)
+        self.weight = weight
+        self.steps = round((schedule.terminal - schedule.first) / schedule.resolution) + 1
 
     def forward(self, output: DiffusionOutput, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch: a scalar. Raises as ``SimpleLoss`` and ``VLBLoss`` do."""
         mean = None if output.mean is None else output.mean.detach()
-        return self.simple(output, batch) + self.weight * self.vlb(output._replace(mean=mean), batch)
+        return self.simple(output, batch) + self.weight * self.steps * self.vlb(output._replace(mean=mean), batch)

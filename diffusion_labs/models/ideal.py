@@ -1,6 +1,7 @@
 """The exact denoiser of data whose distribution is known: the oracle of tests and tutorials."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,17 @@ class IdealDenoiser(ConditionalModule):
         self.register_buffer("log_weights", (weights.double() / weights.sum()).log())
         self.register_buffer("classes", labels)
         self.num_classes = int(labels.max()) + 1
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """What the constructor would be given for the same network."""
+        classes = self.classes if self.condition_names else None
+        return {
+            "predictor": self.predictor,
+            "means": self.means,
+            "std": self.std,
+            "weights": self.log_weights.exp(),
+            "classes": classes,
+        }
 
     @property
     def null_conditions(self) -> dict[str, int]:

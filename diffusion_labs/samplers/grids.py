@@ -107,10 +107,11 @@ def at_times(times: Sequence[float]) -> Grid:
     given = torch.as_tensor(times, dtype=torch.float64, device="cpu")
     if given.ndim != 1 or len(given) == 0 or not bool((given.diff() < 0).all()):
         raise ValueError(f"times must be a list of strictly decreasing times; got {times}")
-    return partial(_given, given)
+    return partial(given_times, given)
 
 
-def _given(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
+def given_times(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
+    """The grid of ``at_times``."""
     if steps != len(times):
         raise ValueError(f"at_times has {len(times)} times, not eval_steps={steps}; give eval_steps={len(times)}")
     if times[0] > schedule.terminal or times[-1] <= schedule.clean:

@@ -99,6 +99,7 @@ class LossSecondMoment(AdaptiveDensity):
         super().__init__(UniformTime() if base is None else base, bins, uniform)
         if history < 1:
             raise ValueError(f"history ({history}) must be at least 1")
+        self.history = history
         empty = torch.full((bins, history), torch.inf, dtype=torch.float64, device="cpu")
         self.register_buffer("losses", empty)  # of each bin, the oldest first; infinite where there is none
 
@@ -155,6 +156,8 @@ class AdaptiveLogSNR(AdaptiveDensity):
         super().__init__(UniformLogSNR(log_snr_min, log_snr_max), bins, uniform)
         if not 0 <= decay < 1:
             raise ValueError(f"decay ({decay}) must lie in [0, 1)")
+        self.log_snr_min = log_snr_min
+        self.log_snr_max = log_snr_max
         self.decay = decay
         for name in ("total", "weight"):
             self.register_buffer(name, torch.zeros(bins, dtype=torch.float64, device="cpu"))

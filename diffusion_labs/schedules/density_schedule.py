@@ -39,6 +39,7 @@ class DensitySchedule(LogSNRSchedule):
             )
         self.log_snr_density = log_snr_density
         self.log_snr_min = log_snr_min
+        self.log_snr_max = log_snr_max
         self.end = end
         self.first = first / end
 
@@ -68,3 +69,5 @@ class LaplaceSchedule(DensitySchedule):
         self, mean: float = 0.0, scale: float = 0.5, log_snr_min: float = -15.0, log_snr_max: float = 10.0
     ) -> None:
         super().__init__(LaplaceLogSNR(mean, scale), log_snr_min, log_snr_max)
+        self.mean = mean
+        self.scale = scale

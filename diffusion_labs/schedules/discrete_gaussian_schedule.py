@@ -31,6 +31,7 @@ class DiscreteGaussianSchedule(VariancePreserving):
     first = 0.0
     resolution = 1.0
 
+    betas: Tensor
     log_snr_table: Tensor
     rise: Tensor
     least_variance: Tensor
@@ -51,6 +52,7 @@ class DiscreteGaussianSchedule(VariancePreserving):
         log_snr = log_alpha_squared - torch.log(-torch.expm1(log_alpha_squared))
         if not bool((log_snr.diff() < 0).all()):
             raise ValueError("betas are too small: two steps have the same signal-to-noise ratio in float64")
+        self.register_table("betas", betas)
         self.register_table("log_snr_table", log_snr)
         self.register_table("rise", -log_snr.diff(prepend=log_snr[:1]))  # log_snr(t - 1) - log_snr(t)
         snr = log_snr.exp()

@@ -50,6 +50,8 @@ class CosineSchedule(LogSNRSchedule):
         super().__init__()
         if not shift > 0:
             raise ValueError(f"shift ({shift}) must be positive")
+        self.shift = shift
+        self.log_snr_min = log_snr_min
         self.log_shift = 2 * torch.tensor(shift, dtype=torch.float64, device="cpu").log().item()
         self.end = self._angle(torch.tensor(log_snr_min, dtype=torch.float64, device="cpu")).item()
 

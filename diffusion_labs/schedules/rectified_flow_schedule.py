@@ -30,6 +30,7 @@ class RectifiedFlowSchedule(ContinuousSchedule):
             raise ValueError(f"shift ({shift}) must be positive and finite")
         if not terminal > 0:
             raise ValueError(f"terminal ({terminal}) must be positive")
+        self.shift = shift
         self.log_shift = math.log(shift)
         self.time_map = LinearTimeMap() if time_map is None else time_map
         self.unit = self.terminal = terminal

@@ -57,8 +57,10 @@ class EDMSchedule(ContinuousSchedule):
     ) -> None:
         super().__init__(NormalLogSNR.edm(log_mean, log_std))
         _check_range(sigma_min, sigma_max)
-        self.first = sigma_min
-        self.terminal = sigma_max
+        self.first = self.sigma_min = sigma_min
+        self.terminal = self.sigma_max = sigma_max
+        self.log_mean = log_mean
+        self.log_std = log_std
 
     def alpha(self, t: Tensor) -> Tensor:
         """1."""

@@ -1,8 +1,6 @@
 """Checkpoints: folders of safetensors and JSON that appear whole or not at all."""
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -13,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from diffusion_labs.files import flush, sha256
 
 MANIFEST = "manifest.json"
 STRUCTURE = "structure.json"
@@ -49,7 +49,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"the checkpoint of step {step} could not be written to {folder}: {error}") from error
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str
         for name, digest in manifest.items():
             if keys is not None and name != STRUCTURE and Path(name).stem not in keys:
                 continue
-            if _sha256(path / name) != digest:
+            if sha256(path / name) != digest:
                 raise CheckpointError(f"{path / name} is damaged: its sha256 is not the manifest's")
         structure = json.loads((path / STRUCTURE).read_text())
         chosen = structure if keys is None else {key: structure[key] for key in keys}
@@ -102,11 +102,11 @@ def _write(folder: Path, state: dict[str, Any]) -> None:
         if tensors:
             save_file(tensors, folder / f"{key}.safetensors")
     (folder / STRUCTURE).write_text(json.dumps(structure))
-    manifest = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in folder.iterdir():
-        _flush(path)
-    _flush(folder)
+        flush(path)
+    flush(folder)
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -133,16 +133,3 @@ def _join(skeleton: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
         items = [_join(item, tensors) for item in content]
         return items if kind == "list" else tuple(items)
     return content
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

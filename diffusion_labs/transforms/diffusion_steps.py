@@ -99,3 +99,8 @@ class ComputeV(ComputeTarget):
 
     def __init__(self, schedule: Schedule, **fields: str) -> None:
         super().__init__(VPredictor(schedule), **fields)
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """What the constructor would be given for the same transform."""
+        fields = {name: value for name, value in vars(self).items() if name.endswith("_field")}
+        return {"schedule": self.predictor.schedule, **fields}

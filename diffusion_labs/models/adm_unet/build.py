@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from diffusion_labs.construction import builder
 from diffusion_labs.layers import SplitHeads, TimeEmbedding, split_heads_interleaved, split_heads_stacked
 from diffusion_labs.models.adm_unet.assembly import (
     MakeAttention,
@@ -51,6 +52,7 @@ def levels_of_factors(factors: Iterable[int]) -> tuple[int, ...]:
     return tuple(factor.bit_length() - 1 for factor in factors)
 
 
+@builder
 def adm_unet(
     *,
     in_channels: int = 3,

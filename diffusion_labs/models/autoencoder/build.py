@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from diffusion_labs.construction import builder
 from diffusion_labs.layers import Downsample, GroupNorm, Upsample, conv
 from diffusion_labs.models.autoencoder.autoencoder_kl import AutoencoderKL
 from diffusion_labs.models.autoencoder.blocks import AttentionBlock, ResBlock
@@ -14,6 +15,7 @@ from diffusion_labs.models.autoencoder.vector_quantizer import VectorQuantizer
 from diffusion_labs.models.autoencoder.vq_model import VQModel
 
 
+@builder
 def autoencoder_kl(
     *,
     in_channels: int = 3,
@@ -80,6 +82,7 @@ def autoencoder_kl(
     )
 
 
+@builder
 def vq_model(
     *,
     in_channels: int = 3,

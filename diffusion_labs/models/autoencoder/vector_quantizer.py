@@ -67,6 +67,8 @@ class VectorQuantizer(nn.Module):
         super().__init__()
         if num_codes < 1:
             raise ValueError(f"num_codes ({num_codes}) must be at least 1: the number of codes to choose from")
+        self.num_codes = num_codes
+        self.code_dim = code_dim
         self.codebook_weight = codebook_weight
         self.commitment_weight = commitment_weight
         self.codebook = nn.Parameter(torch.empty(num_codes, code_dim).uniform_(-1 / num_codes, 1 / num_codes))

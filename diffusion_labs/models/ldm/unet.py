@@ -5,6 +5,7 @@ from typing import Unpack
 
 from torch import nn
 
+from diffusion_labs.construction import builder
 from diffusion_labs.layers import TimeEmbedding
 from diffusion_labs.models.adm_unet import ADMUNet
 from diffusion_labs.models.adm_unet.assembly import (
@@ -20,6 +21,7 @@ from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.models.adm_unet.transformer import SpatialTransformer
 
 
+@builder
 def ldm_unet(
     *,
     in_channels: int = 4,

@@ -1,0 +1,181 @@
+"""Models in folders: ``config.json`` says what they are, and ``model.safetensors`` holds the numbers."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffusion_labs.files import sha256, whole_folder
+from diffusion_labs.pretrained.description import Described, build
+from diffusion_labs.pretrained.names import Components
+
+CONFIG = "config.json"
+FORMAT, FORMAT_VERSION = "diffusion_labs", 1
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+ARGUMENT = "argument:"  # before the keys of tensors that are arguments, and not state
+_SHOWN = 10  # keys of a kind that an error lists
+
+
+def save_pretrained(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    components: Components | None = None,
+    max_file_size: int = 5 * 1000**3,
+) -> None:
+    """Write a network, adapter stack, sampler, schedule, predictor or whole system to a folder of its own.
+
+    ``config.json`` is plain data: what the parts are, and the arguments that make them again, as they are now. An
+    object that several parts share is one object again. The numbers are in ``model.safetensors``. Nothing in the folder is
+    code, or a pickle. It appears whole, or not at all.
+
+    Args:
+        model: of the components of diffusion_labs, and the caller's own ones. Whether it is in train mode is not kept.
+        folder: is made, or replaced if it holds nothing but such files.
+        components: the caller's own classes, builders and functions in the model, by names of the caller's choice. An
+            own class keeps its arguments as attributes of the same names, or has ``constructor_arguments()``.
+        max_file_size: bytes from which the weights are parted into several files.
+
+    Raises:
+        ValueError: naming what cannot be described, and what to do; nothing is then written.
+        FileExistsError: if there are other files in the folder.
+
+    Example:
+        >>> save_pretrained(sampler, "digits")
+        >>> images = from_pretrained("digits")(noise)
+    """
+    folder = Path(folder)
+    described = Described(model, components)
+    tensors = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    tensors |= {f"{ARGUMENT}{place}": value for place, value in described.tensors.items()}
+    _check_free(folder)
+    with whole_folder(folder) as temporary:
+        parts = list(_parted(tensors, max_file_size))
+        for i, part in enumerate(parts):
+            name = "model.safetensors" if len(parts) == 1 else f"model-{i + 1:05}-of-{len(parts):05}.safetensors"
+            save_file({key: _plain(value) for key, value in part.items()}, temporary / name, {"format": "pt"})
+        config = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "written_by": f"diffusion-labs {version('diffusion-labs')}",
+            "files": {path.name: sha256(path) for path in sorted(temporary.iterdir())},
+            "model": described.content,
+        }
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
+
+
+def load_pretrained(folder: Path, components: Components | None = None) -> nn.Module:
+    """The model of a folder; see ``from_pretrained``."""
+    config = _read_config(folder)
+    tensors: dict[str, Tensor] = {}
+    for name, digest in config["files"].items():
+        tensors |= _read_weights(folder, name, digest)
+    arguments = {key.removeprefix(ARGUMENT): value for key, value in tensors.items() if key.startswith(ARGUMENT)}
+    try:
+        with torch.random.fork_rng(devices=[]):  # for the numbers that the stored ones take the place of
+            model = build(config["model"], arguments, components)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{folder / CONFIG} describes a {type(model).__name__}, which is no module")
+    _fill(model, {key: value for key, value in tensors.items() if not key.startswith(ARGUMENT)}, folder)
+    return model.eval()
+
+
+def _check_free(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give a folder that does not exist yet")
+    others = [path.name for path in folder.iterdir() if path.name != CONFIG and not WEIGHTS.fullmatch(path.name)]
+    if not others and (folder / CONFIG).exists():
+        try:
+            _read_config(folder)
+        except (ValueError, OSError):
+            others = [CONFIG]
+    if others:
+        raise FileExistsError(f"{folder} has {sorted(others)[:_SHOWN]}, which would be lost; give a folder of its own")
+
+
+def _parted(tensors: Mapping[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
+    """The tensors in parts of at most ``limit`` bytes, or of one tensor; at least one part."""
+    part: dict[str, Tensor] = {}
+    size = 0
+    for key, tensor in tensors.items():
+        if part and size + tensor.nbytes > limit:
+            yield part
+            part, size = {}, 0
+        part[key] = tensor
+        size += tensor.nbytes
+    yield part
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor with memory of its own, which is what safetensors takes."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {CONFIG}; give a folder that save_pretrained wrote")
+    try:
+        config = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} was not written by save_pretrained; for folders of diffusers there are load_diffusers_pipeline, "
+            "load_diffusers_unet and load_diffusers_autoencoder"
+        )
+    number = config.get("format_version")
+    if not isinstance(number, int) or number > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {number}, written by {config.get('written_by')}; this version reads up to "
+            f"{FORMAT_VERSION}: update diffusion-labs"
+        )
+    files = config.get("files")
+    if "model" not in config or not isinstance(files, dict) or not all(map(WEIGHTS.fullmatch, files)):
+        raise ValueError(f"{path} is damaged: it must have 'model', and 'files' named like model.safetensors")
+    return config
+
+
+def _read_weights(folder: Path, name: str, digest: str) -> dict[str, Tensor]:
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {name}, which its {CONFIG} lists; get the missing file")
+    if sha256(path) != digest:
+        raise ValueError(f"{path} is damaged, or of another model: its sha256 is not the one in {CONFIG}; get it again")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Give the model the stored state, in its dtypes; parameters stay the objects that they are."""
+    state = model.state_dict(keep_vars=True)
+    problems = [
+        f"{len(keys)} {what}: {sorted(keys)[:_SHOWN]}{' ...' * (len(keys) > _SHOWN)}"
+        for what, keys in (
+            ("missing", state.keys() - tensors.keys()),
+            ("unexpected", tensors.keys() - state.keys()),
+            ("of another shape", {k for k in state.keys() & tensors.keys() if state[k].shape != tensors[k].shape}),
+        )
+        if keys
+    ]
+    if problems:
+        raise ValueError(
+            f"the weights in {folder} are not those of the {type(model).__name__} that its {CONFIG} describes: "
+            f"{'; '.join(problems)}. Parts that were exchanged after a network was built are not described: build it "
+            "with them, or give it to a class of your own"
+        )
+    for key, tensor in tensors.items():
+        state[key].data = tensor
