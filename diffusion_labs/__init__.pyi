@@ -211,9 +211,11 @@ from .metrics.likelihood import log_likelihood as log_likelihood
 from .data import Batches as Batches
 from .data import DataError as DataError
 from .data import Digits as Digits
+from .data import EncodedDataset as EncodedDataset
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
 from .data import TarImages as TarImages
+from .data import encode_dataset as encode_dataset
 
 # The own format
 from .pretrained import from_pretrained as from_pretrained

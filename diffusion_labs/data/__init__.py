@@ -3,6 +3,7 @@
 from diffusion_labs.data.batches import Batches, MapDataset
 from diffusion_labs.data.digits import Digits
 from diffusion_labs.data.download import download_mnist
+from diffusion_labs.data.encoded import EncodedDataset, encode_dataset
 from diffusion_labs.data.errors import DataError
 from diffusion_labs.data.folder import ImageFolder
 from diffusion_labs.data.idx import read_idx
@@ -14,11 +15,13 @@ __all__ = [
     "Batches",
     "DataError",
     "Digits",
+    "EncodedDataset",
     "IDXImages",
     "ImageFolder",
     "MapDataset",
     "TarImages",
     "TensorImages",
     "download_mnist",
+    "encode_dataset",
     "read_idx",
 ]

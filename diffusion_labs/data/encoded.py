@@ -1,0 +1,183 @@
+"""A data set after a network: computed once, kept on disk in shards, read as often as training likes."""
+
+import bisect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffusion_labs.data.batches import Batch, BatchedDataset, MapDataset, collate
+from diffusion_labs.data.errors import DataError
+from diffusion_labs.files import sha256, whole_folder
+
+INDEX, TENSORS, LISTS = "index.json", "tensors.safetensors", "lists.json"
+
+
+class EncodedDataset:
+    """What ``encode_dataset`` wrote: a map-style data set of dicts of tensors and strings.
+
+    The tensors of a shard are mapped into memory, and read when a sample is asked for.
+
+    Args:
+        folder: of the shards.
+        verify: compare the hash of every shard with that in the index, which reads all of them once.
+
+    Attributes:
+        description: the plain data that was given to ``encode_dataset``.
+
+    Raises:
+        DataError: if the folder is not complete, or damaged.
+
+    Example:
+        >>> batches = Batches(EncodedDataset("runs/ldm-mnist/latents"), batch_size=128)
+    """
+
+    def __init__(self, folder: str | Path, *, verify: bool = True) -> None:
+        self.folder = Path(folder).expanduser()
+        index = _read_json(self.folder / INDEX, "encode the data set again")
+        self.description: dict[str, Any] = index["description"]
+        self.shards = [_read_shard(self.folder / name, digest, verify) for name, digest in index["shards"].items()]
+        self.ends = list(accumulate(_length(shard) for shard in self.shards))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        shard = bisect.bisect_right(self.ends, index)
+        place = index - (self.ends[shard - 1] if shard else 0)
+        return {name: values[place] for name, values in self.shards[shard].items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return collate([self[index] for index in indices])
+
+
+def encode_dataset(
+    dataset: MapDataset,
+    encode: Callable[[Batch], Batch],
+    folder: str | Path,
+    *,
+    description: Mapping[str, Any],
+    batch_size: int = 64,
+    shard_size: int = 8192,
+    progress: Callable[[int], None] = lambda done: None,
+) -> EncodedDataset:
+    """Encode a data set, shard by shard. A shard is there whole or not at all, so what was interrupted goes on.
+
+    Args:
+        dataset: as for ``Batches``.
+        encode: from a batch to a batch of as many samples, of tensors ``[b, ...]`` and lists of strings; pure.
+        folder: for the shards; may hold some of them already.
+        description: plain data that says what is encoded by what, so that the shards of something else are not taken
+            for these; and what readers need to know.
+        batch_size: samples encoded at once.
+        shard_size: samples in a file.
+        progress: told how many samples are done, after each shard.
+
+    Raises:
+        DataError: if the folder holds something else, or ``encode`` returns what cannot be kept.
+    """
+    folder = Path(folder).expanduser()
+    if batch_size < 1 or shard_size < 1:
+        raise DataError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
+    told = json.loads(json.dumps({"length": len(dataset), "shard_size": shard_size, "description": dict(description)}))
+    _begin(folder, told)
+    digests = {}
+    starts = range(0, len(dataset), shard_size)
+    for number, start in enumerate(starts):
+        name = f"shard-{number:05d}-of-{len(starts):05d}"
+        end = min(start + shard_size, len(dataset))
+        if not (folder / name).is_dir():
+            _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size))
+        digests[name] = sha256(folder / name / TENSORS)
+        progress(end)
+    _write_json(folder / INDEX, {**told, "shards": digests})
+    return EncodedDataset(folder, verify=False)
+
+
+def _begin(folder: Path, told: dict[str, Any]) -> None:
+    """Note what the shards will be; or check that those that are there are the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "encoding.json"
+    if note.exists():
+        there = _read_json(note, "delete the folder")
+        if there != told:
+            raise DataError(
+                f"{folder} holds the shards of another data set or encoder; delete it, or give another folder"
+            )
+    elif any(folder.iterdir()):
+        raise DataError(f"{folder} holds other files; give a folder of its own")
+    else:
+        _write_json(note, told)
+
+
+def _encoded(
+    dataset: MapDataset, encode: Callable[[Batch], Batch], indices: range, batch_size: int
+) -> dict[str, Tensor | list[str]]:
+    parts: list[Batch] = []
+    for first in range(indices.start, indices.stop, batch_size):
+        chosen = range(first, min(first + batch_size, indices.stop))
+        batch = (
+            dataset.__getitems__(chosen)
+            if isinstance(dataset, BatchedDataset)
+            else collate([dataset[i] for i in chosen])
+        )
+        part = encode(batch)
+        for name, value in part.items():
+            if len(value) != len(chosen):
+                raise DataError(f"encode made {len(value)} of {name!r} for {len(chosen)} samples; make as many")
+        parts.append(part)
+    return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
+
+
+def _joined(name: str, values: list[Any]) -> Tensor | list[str]:
+    if all(isinstance(value, Tensor) for value in values):
+        return torch.cat([value.detach().cpu() for value in values])
+    items = [item for value in values for item in value]
+    if not all(isinstance(item, str) for item in items):
+        raise DataError(f"encode made {name!r} of {type(items[0]).__name__}; only tensors and strings can be kept")
+    return items
+
+
+def _write_shard(path: Path, fields: Mapping[str, Tensor | list[str]]) -> None:
+    with whole_folder(path) as temporary:
+        tensors = {name: value.contiguous() for name, value in fields.items() if isinstance(value, Tensor)}
+        save_file(tensors, temporary / TENSORS)
+        lists = {name: value for name, value in fields.items() if not isinstance(value, Tensor)}
+        (temporary / LISTS).write_text(json.dumps(lists))
+
+
+def _read_shard(path: Path, digest: str, verify: bool) -> dict[str, Any]:
+    try:
+        if verify and sha256(path / TENSORS) != digest:
+            raise DataError(f"{path} is damaged: its sha256 is not that in {INDEX}; delete it, and encode again")
+        return {**load_file(path / TENSORS), **_read_json(path / LISTS, "delete the shard, and encode again")}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it, and encode again") from error
+
+
+def _length(shard: Mapping[str, Any]) -> int:
+    return len(next(iter(shard.values())))
+
+
+def _read_json(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} has no {path.name}, so it is not complete; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
