@@ -22,7 +22,7 @@ from diffusion_labs.metrics import (
     train_classifier,
     within_class_distance,
 )
-from diffusion_labs.recipes.image_diffusion import draw
+from diffusion_labs.recipes.drawing import draw
 from diffusion_labs.recipes.run import load_run
 
 

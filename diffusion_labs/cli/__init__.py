@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a model by a recipe",
+    "encode": "write the latents of a recipe's data to disk, once",
     "sample": "draw pictures from a run",
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }

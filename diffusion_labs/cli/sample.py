@@ -1,6 +1,7 @@
 """``diffusion-labs sample RUN``: pictures from a trained model."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import tyro
 
 from diffusion_labs.cli import UserError, choose
 from diffusion_labs.images import image_grid, save_image
-from diffusion_labs.recipes.image_diffusion import ImageModel, draw
+from diffusion_labs.recipes.drawing import ModelSizes, draw
 from diffusion_labs.recipes.run import load_run
 from diffusion_labs.training import CheckpointError
 
@@ -23,6 +24,7 @@ def run(words: Sequence[str]) -> None:
 def sample(
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None,
+    prompt: str | None = None,
     count: int = 16,
     steps: int = 50,
     guidance_scale: float = 2.0,
@@ -35,6 +37,7 @@ def sample(
     Args:
         run_dir: the run's folder.
         class_name: the class to draw; all in turn if none is given.
+        prompt: what to draw, in words, where the model takes captions.
         count: how many pictures.
         steps: calls of the network for each.
         guidance_scale: 1 follows the model, more exaggerates the class.
@@ -45,18 +48,17 @@ def sample(
     for name, value in (("count", count), ("steps", steps)):
         if value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
-    path = out or run_dir / "samples" / f"{class_name or 'all'}-seed-{seed}.png"
+    path = out or run_dir / "samples" / f"{file_name(prompt) or class_name or 'all'}-seed-{seed}.png"
     if path.suffix.lower() not in (".png", ".jpg", ".webp"):
         raise UserError(f"--out is {path}; its name must end in .png, .jpg or .webp")
     if not math.isfinite(guidance_scale):
         raise UserError(f"--guidance-scale is {guidance_scale}; it must be a number")
     try:
-        sampler, sizes = load_run(run_dir, device)
-        labels = choose_labels(sizes, class_name, count)
+        model, sizes = load_run(run_dir, device)
         images = draw(
-            sampler,
+            model,
             sizes,
-            labels,
+            wanted(sizes, class_name, prompt, count),
             seed=seed,
             guidance_scale=guidance_scale,
             steps=steps,
@@ -69,11 +71,23 @@ def sample(
     print(path)
 
 
-def choose_labels(sizes: ImageModel, class_name: str | None, count: int) -> torch.Tensor:
-    """The class of each picture, ``[count]``."""
+def wanted(sizes: ModelSizes, class_name: str | None, prompt: str | None, count: int) -> torch.Tensor | list[str]:
+    """The class of each picture, ``[count]``, or the caption."""
+    captions = "caption" in sizes.conditions
+    if captions and class_name is not None:
+        raise UserError("this model draws what a caption says, not a class; use --prompt")
+    if captions:
+        return [prompt or ""] * count
+    if prompt is not None:
+        raise UserError("this model takes no captions; leave --prompt out")
     names = list(sizes.class_names)
     if class_name is None:
         return torch.arange(count) % max(1, len(names))
     if not names:
         raise UserError("this model has no classes; leave --class out")
     return torch.full((count,), names.index(choose("class", class_name, names)))
+
+
+def file_name(text: str | None) -> str:
+    """A text as a part of a file's name: its first letters and digits, joined by hyphens."""
+    return "-".join(re.findall(r"\w+", text or ""))[:60]

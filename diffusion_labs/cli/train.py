@@ -13,8 +13,8 @@ from docstring_parser import parse
 from diffusion_labs.cli import UserError, choose
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
-from diffusion_labs.recipes.run import prepare_run
-from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device, latest_checkpoint, train
+from diffusion_labs.recipes.run import has_checkpoint, prepare_run
+from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device
 
 HELP = """usage: diffusion-labs train RECIPE [OPTIONS]
 
@@ -30,26 +30,34 @@ recipes:
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(recipes="\n".join(f"  {name:8} {text}" for name, text in RECIPES.items())), end="")
+        print(HELP.format(recipes="\n".join(f"  {name:9} {text}" for name, text in RECIPES.items())), end="")
         return
     name = choose("recipe", words[0], RECIPES)
     chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs train {name}")
-    carry_out(name, vars(chosen))
+    run_dir = carry_out(name, vars(chosen))
+    print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
 
 
-def carry_out(name: str, chosen: dict[str, Any]) -> None:
-    """Train by a recipe, with all its options in one dict."""
+def carry_out(name: str, chosen: dict[str, Any], until: str | None = None) -> Path:
+    """Carry out a recipe, with all its options in one dict, and return the run's folder.
+
+    Args:
+        name: of the recipe.
+        chosen: its options.
+        until: the last stage to carry out; all if ``None``.
+    """
     run_dir: Path = chosen.pop("run_dir")
     try:
         options = TrainOptions(**{option.name: chosen.pop(option.name) for option in fields(TrainOptions)})
         find_device(options.device)
-        experiment = prepare_run(name, chosen, run_dir, resume=options.resume)
-        if options.resume and latest_checkpoint(run_dir / "checkpoints") is None:
+        stages = prepare_run(name, chosen, run_dir, resume=options.resume)
+        stages = stages if until is None else stages.until(until)
+        if options.resume and not has_checkpoint(run_dir):
             print(f"There is no checkpoint in {run_dir} yet: starting anew", file=sys.stderr)
     except (ValueError, OSError, CheckpointError) as error:
         raise UserError(str(error)) from error
     try:
-        train(experiment, run_dir, options)
+        stages.carry_out(run_dir, options)
     except (DataError, CheckpointError, OSError) as error:
         raise UserError(str(error)) from error
     except Stopped as stop:
@@ -57,7 +65,7 @@ def carry_out(name: str, chosen: dict[str, Any]) -> None:
         sys.exit(128 + stop.signal)
     except FloatingPointError as error:
         sys.exit(f"diffusion-labs: {error}")
-    print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
+    return run_dir
 
 
 def options_of(name: str) -> type:

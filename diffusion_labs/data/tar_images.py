@@ -21,6 +21,7 @@ class TarImages(EncodedImages):
         root: a tar, or a folder of them, which are taken in the order of their names.
         size: height and width of the images.
         class_key: what the class is called in a ``.json``.
+        count: only the first samples; all if ``None``.
         options: how images are decoded and classes numbered, see ``EncodedImages``.
 
     Raises:
@@ -32,11 +33,17 @@ class TarImages(EncodedImages):
     """
 
     def __init__(
-        self, root: str | Path, size: int, *, class_key: str = "class", **options: Unpack[ImageOptions]
+        self,
+        root: str | Path,
+        size: int,
+        *,
+        class_key: str = "class",
+        count: int | None = None,
+        **options: Unpack[ImageOptions],
     ) -> None:
         root = Path(root).expanduser()
         tars = sorted(root.glob("*.tar")) if root.is_dir() else [root]
-        samples = [sample for tar in tars for sample in list_tar(tar, class_key)]
+        samples = [sample for tar in tars for sample in list_tar(tar, class_key)][:count]
         if not samples:
             raise DataError(f"{root}: holds no images in tars; give a tar of images, or a folder of such")
         entries = [entry for entry, _ in samples]

@@ -3,22 +3,26 @@
 import importlib
 from collections.abc import Callable
 
-from diffusion_labs.training import Experiment
+from diffusion_labs.recipes.stages import Stages
 
 RECIPES = {
     "digits": "8x8 handwritten digits, part of the package: minutes on a laptop",
     "mnist": "MNIST or any data set in its format (IDX files)",
     "images": "a folder of images, with or without classes",
+    "ldm-mnist": "latent diffusion on MNIST: autoencoder, latents, network",
+    "ldm-emoji": "latent diffusion on captioned images in WebDataset tars",
 }
+LATENT_RECIPES = {name: text for name, text in RECIPES.items() if name.startswith("ldm-")}  # have a stage "latents"
 
 
-def find_recipe(name: str) -> Callable[..., Experiment]:
-    """The function of a recipe: ``diffusion_labs.recipes.NAME.NAME``.
+def find_recipe(name: str) -> Callable[..., Stages]:
+    """The function of a recipe: ``diffusion_labs.recipes.NAME.NAME``, with ``_`` for ``-``.
 
     Raises:
         KeyError: for an unknown name.
     """
     if name not in RECIPES:
         raise KeyError(f"there is no recipe '{name}'; there are {sorted(RECIPES)}")
-    recipe: Callable[..., Experiment] = getattr(importlib.import_module(f"diffusion_labs.recipes.{name}"), name)
+    module = name.replace("-", "_")
+    recipe: Callable[..., Stages] = getattr(importlib.import_module(f"diffusion_labs.recipes.{module}"), module)
     return recipe

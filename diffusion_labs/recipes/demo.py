@@ -12,10 +12,11 @@ from torch import Tensor
 from diffusion_labs.data import Digits
 from diffusion_labs.images import line_plot
 from diffusion_labs.metrics import ImageClassifier, accuracy, train_classifier
-from diffusion_labs.recipes.image_diffusion import ImageModel, draw, draw_classes
+from diffusion_labs.recipes.drawing import draw, draw_classes
+from diffusion_labs.recipes.image_diffusion import ImageModel
 from diffusion_labs.recipes.run import load_run, prepare_run
 from diffusion_labs.samplers import DDIMSampler
-from diffusion_labs.training import TrainOptions, latest_checkpoint, train
+from diffusion_labs.training import TrainOptions, latest_checkpoint
 from diffusion_labs.training.log import read_metrics
 
 STEPS = 500
@@ -51,7 +52,7 @@ def demo(run_dir: Path, say: Callable[[str], None] = print, *, steps: int = STEP
     began = time.perf_counter()
     options = TrainOptions(resume=True, log_every=10, save_every=200, preview_every=200)
     arguments = {"steps": steps, "batch_size": BATCH_SIZE, "model_channels": MODEL_CHANNELS}
-    train(prepare_run("digits", arguments, run_dir, resume=True), run_dir, options)
+    prepare_run("digits", arguments, run_dir, resume=True).carry_out(run_dir, options)
     train_seconds = time.perf_counter() - began
 
     say("Sampling, and asking a classifier that has only seen real images")

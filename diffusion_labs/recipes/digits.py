@@ -1,8 +1,8 @@
 """The UCI handwritten digits, which are part of the package."""
 
 from diffusion_labs.data import Digits
-from diffusion_labs.recipes.image_diffusion import ImageModel, image_experiment
-from diffusion_labs.training import Experiment
+from diffusion_labs.recipes.image_diffusion import ImageModel, image_stages
+from diffusion_labs.recipes.stages import Stages
 
 
 def digits(
@@ -12,7 +12,7 @@ def digits(
     model_channels: int = 64,
     ema_decay: float = 0.995,
     seed: int = 0,
-) -> Experiment:
+) -> Stages:
     """Class-conditional diffusion on 1,500 handwritten digits of 8x8 pixels: minutes on a laptop, no download.
 
     Args:
@@ -33,7 +33,7 @@ def digits(
         num_res_blocks=1,
         attention_levels=(1,),
     )
-    return image_experiment(
+    return image_stages(
         dataset,
         sizes,
         steps=steps,

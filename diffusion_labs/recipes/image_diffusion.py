@@ -1,26 +1,25 @@
 """Class-conditional diffusion on small images: the model, its training and its pictures."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters import CFGuidance, Patchify
 from diffusion_labs.data import Batches, MapDataset
-from diffusion_labs.images import image_grid, save_image
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.adm_unet import adm_unet
 from diffusion_labs.predictors import StaticClamp, VPredictor
-from diffusion_labs.randomness import seeded
+from diffusion_labs.randomness import Generators
+from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes
+from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.stages import Stages, single
 from diffusion_labs.samplers import DDIMSampler
 from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_schedule
 from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
-
-PREVIEW_STEPS = 20  # calls of the network for a picture during training
 
 
 class LabelledImages(MapDataset, Protocol):
@@ -96,8 +95,17 @@ class ImageModel:
         schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
         return DDIMSampler(model, schedule, VPredictor(schedule, clamp=StaticClamp()), eval_steps=50)
 
+    def sampler(self, model: DDIMSampler) -> DDIMSampler:
+        """The model itself."""
+        return model
 
-def image_experiment(
+    def prior(self, model: DDIMSampler, count: int, generators: Generators) -> Tensor:
+        """See ``ModelSizes``."""
+        device = next(model.parameters()).device
+        return model.schedule.sample_prior((count, *self.image_shape), generators, device=device)
+
+
+def image_stages(
     dataset: LabelledImages,
     sizes: ImageModel,
     *,
@@ -106,7 +114,7 @@ def image_experiment(
     learning_rate: float,
     ema_decay: float,
     seed: int,
-) -> Experiment:
+) -> Stages:
     """Train an ``ImageModel`` with AdamW on v prediction."""
     torch.manual_seed(seed)
     sampler = sizes.build()
@@ -114,7 +122,7 @@ def image_experiment(
         NormalizeImages(), RandomDiffusionSteps(sampler.schedule), ComputeTarget(sampler.predictor)
     )
     objective = Objective(transform, sampler, SimpleLoss(), conditions=sizes.conditions)
-    return Experiment(
+    experiment = Experiment(
         objective=objective,
         model=sampler,
         batches=Batches(dataset, batch_size, seed),
@@ -123,65 +131,6 @@ def image_experiment(
         learning_rate=WarmupCosine(steps, warmup=steps // 50),
         ema_decay=ema_decay,
         preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
-        description=asdict(sizes),
+        description=described(sizes),
     )
-
-
-def draw_classes(
-    sampler: nn.Module,
-    sizes: ImageModel,
-    path: Path,
-    *,
-    per_class: int = 8,
-    guidance_scale: float = 2.0,
-    steps: int | None = None,
-) -> Tensor:
-    """Write a picture with one row per class (ten rows at the most), and return it, uint8 ``[h, w, 3]``."""
-    labels = torch.arange(max(1, min(len(sizes.class_names), 10))).repeat_interleave(per_class)
-    images = draw(sampler, sizes, labels, seed=0, guidance_scale=guidance_scale, steps=steps)
-    picture = image_grid(images, columns=per_class)
-    save_image(path, picture, scale=max(1, 64 // sizes.image_shape[1]))
-    return picture
-
-
-def draw(
-    sampler: Any,
-    sizes: ImageModel,
-    labels: Tensor,
-    *,
-    seed: int,
-    guidance_scale: float = 1.0,
-    steps: int | None = None,
-    batch_size: int = 250,
-    progress_bar: bool = False,
-) -> Tensor:
-    """Sample an image for each label: image i is that of seed ``seed + i``, whatever the batch size.
-
-    Args:
-        sampler: what ``ImageModel.build`` returned, trained, in eval mode. It is left as it was.
-        sizes: of the model.
-        labels: classes, ``[n]``, int64; only their number counts if there are no classes.
-        seed: of the first image.
-        guidance_scale: see ``CFGuidance``.
-        steps: calls of the network; the sampler's own number if ``None``.
-        batch_size: images sampled at once.
-        progress_bar: show the progress.
-
-    Returns:
-        ``[n, c, h, w]`` in [-1, 1].
-    """
-    before = sampler.eval_steps, sampler.progress_bar, sampler.model.guidance_scale
-    sampler.eval_steps, sampler.progress_bar = steps or sampler.eval_steps, progress_bar
-    sampler.model.guidance_scale = guidance_scale
-    device = next(sampler.parameters()).device
-    images = []
-    try:
-        for first, some in zip(range(0, len(labels), batch_size), labels.split(batch_size), strict=True):
-            generators = seeded(range(seed + first, seed + first + len(some)))
-            shape = (len(some), *sizes.image_shape)
-            noise = sampler.schedule.sample_prior(shape, generators, device=device)
-            conditions = {name: some.to(device) for name in sizes.conditions}
-            images.append(sampler(noise, conditional_inputs=conditions, generator=generators).cpu())
-    finally:
-        sampler.eval_steps, sampler.progress_bar, sampler.model.guidance_scale = before
-    return torch.cat(images)
+    return single(experiment)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from diffusion_labs.data import ImageFolder
-from diffusion_labs.recipes.image_diffusion import ImageModel, image_experiment
-from diffusion_labs.training import Experiment
+from diffusion_labs.recipes.image_diffusion import ImageModel, image_stages
+from diffusion_labs.recipes.stages import Stages
 
 
 def images(
@@ -19,7 +19,7 @@ def images(
     model_channels: int = 64,
     ema_decay: float = 0.9995,
     seed: int = 0,
-) -> Experiment:
+) -> Stages:
     """Class-conditional diffusion on a folder of images.
 
     Args:
@@ -42,7 +42,7 @@ def images(
         channel_mult=(1, 2, 4),
         attention_levels=(1, 2),
     )
-    return image_experiment(
+    return image_stages(
         dataset,
         sizes,
         steps=steps,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from diffusion_labs.data import IDXImages, download_mnist
-from diffusion_labs.recipes.image_diffusion import ImageModel, image_experiment
-from diffusion_labs.training import Experiment
+from diffusion_labs.recipes.image_diffusion import ImageModel, image_stages
+from diffusion_labs.recipes.stages import Stages
 
 
 def mnist(
@@ -16,7 +16,7 @@ def mnist(
     size: int = 32,
     ema_decay: float = 0.999,
     seed: int = 0,
-) -> Experiment:
+) -> Stages:
     """Class-conditional diffusion on MNIST, Fashion-MNIST or any other data set in MNIST's format.
 
     Args:
@@ -29,9 +29,7 @@ def mnist(
         ema_decay: of the averaged weights.
         seed: of weights, noise and the order of the data.
     """
-    if data_dir is None:
-        data_dir = download_mnist(Path.home() / ".cache" / "diffusion_labs" / "mnist")
-    dataset = IDXImages(data_dir, "train", size=size)
+    dataset = IDXImages(mnist_folder(data_dir), "train", size=size)
     sizes = ImageModel(
         dataset.image_shape,
         dataset.class_names,
@@ -40,7 +38,7 @@ def mnist(
         num_res_blocks=1,
         attention_levels=(1, 2),
     )
-    return image_experiment(
+    return image_stages(
         dataset,
         sizes,
         steps=steps,
@@ -49,3 +47,8 @@ def mnist(
         ema_decay=ema_decay,
         seed=seed,
     )
+
+
+def mnist_folder(data_dir: Path | None) -> Path:
+    """The folder that was given, or one into which MNIST is downloaded."""
+    return download_mnist(Path.home() / ".cache" / "diffusion_labs" / "mnist") if data_dir is None else data_dir

@@ -8,26 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_labs.recipes.catalogue import find_recipe
-from diffusion_labs.recipes.image_diffusion import ImageModel
-from diffusion_labs.samplers import DDIMSampler
-from diffusion_labs.training import (
-    CheckpointError,
-    Experiment,
-    find_device,
-    latest_checkpoint,
-    load_checkpoint,
-)
+from diffusion_labs.recipes.kinds import sizes_of
+from diffusion_labs.recipes.stages import Stages, trained_weights
+from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
 
 RUN_FILE = "run.json"
 
 
-def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resume: bool = False) -> Experiment:
-    """Build a recipe's experiment for a folder, and write there what it is: ``run.json``.
+def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resume: bool = False) -> Stages:
+    """Build a recipe's stages for a folder, and write there what it is: ``run.json``.
 
     Args:
         name: of the recipe.
         arguments: of the recipe.
-        run_dir: the run's folder; ``train(experiment, run_dir, options)`` comes next.
+        run_dir: the run's folder; ``stages.carry_out(run_dir, options)`` comes next.
         resume: go on with the run that is in the folder, if there is one.
 
     Raises:
@@ -36,34 +30,39 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
         ValueError: for arguments that the recipe cannot use.
     """
     told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=_plain))}
-    if latest_checkpoint(run_dir / "checkpoints") is not None:
+    if has_checkpoint(run_dir):
         if not resume:
             raise CheckpointError(f"{run_dir} already holds a run; add --resume to go on, or choose another --run-dir")
         _check_same(read_run(run_dir), told, run_dir)
-    experiment = find_recipe(name)(**arguments)
+    stages = find_recipe(name)(**arguments)
     versions = {package: version(package) for package in ("diffusion-labs", "torch")}
-    _write_json(run_dir / RUN_FILE, {**told, "model": dict(experiment.description), "versions": versions})
-    return experiment
+    model = {"stage": stages.stages[-1].name, "model": dict(stages.description)}
+    _write_json(run_dir / RUN_FILE, {**told, **model, "versions": versions})
+    return stages
 
 
-def load_run(run_dir: Path, device: str = "cpu") -> tuple[DDIMSampler, ImageModel]:
-    """The trained model of a run, with averaged weights and in eval mode, and its sizes.
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether a run in this folder has saved anything."""
+    stages = [run_dir, *(path for path in run_dir.glob("*") if path.is_dir())]
+    return any(latest_checkpoint(folder / "checkpoints") is not None for folder in stages)
+
+
+def load_run(run_dir: Path, device: str = "cpu") -> tuple[Any, Any]:
+    """The trained model of a run, with averaged weights and in eval mode, and its sizes, a ``ModelSizes``.
 
     Raises:
         CheckpointError: if the folder is not that of a run, or has no whole checkpoint.
         ValueError: if there is no such device.
     """
-    newest = latest_checkpoint(run_dir / "checkpoints")
     described = read_run(run_dir)
-    if newest is None:
-        raise CheckpointError(f"{run_dir} has no checkpoint yet")
+    weights = trained_weights(run_dir / described.get("stage", ""))
     try:
-        sizes = ImageModel(**described["model"])
-    except TypeError as error:
+        sizes = sizes_of(described["model"])
+    except ValueError as error:
         raise CheckpointError(f"{run_dir / RUN_FILE} does not describe a model: {error}") from error
-    sampler = sizes.build()
-    sampler.load_state_dict(load_checkpoint(newest, ("ema",))["ema"]["model"])
-    return sampler.eval().to(find_device(device)), sizes
+    model = sizes.build()
+    model.load_state_dict(weights)
+    return model.eval().to(find_device(device)), sizes
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""Latent diffusion on MNIST, and everything in its format."""
+
+from pathlib import Path
+from typing import Any
+
+from diffusion_labs.data import IDXImages
+from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes
+from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.latent_diffusion import LatentModel, autoencoder_stage, diffusion_stage, latents_stage
+from diffusion_labs.recipes.mnist import mnist_folder
+from diffusion_labs.recipes.stages import Stages
+
+
+def ldm_mnist(
+    data_dir: Path | None = None,
+    autoencoder_steps: int = 1000,
+    steps: int = 3000,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    disc_start: int | None = None,
+    size: int = 32,
+    ema_decay: float = 0.998,
+    seed: int = 0,
+) -> Stages:
+    """Class-conditional latent diffusion on MNIST: a KL autoencoder, the latents on disk, a U-Net on them.
+
+    Args:
+        data_dir: folder of the four IDX files; MNIST is downloaded if none is given.
+        autoencoder_steps: updates of the autoencoder.
+        steps: updates of the network on its latents.
+        batch_size: images per update.
+        learning_rate: the highest learning rate.
+        disc_start: updates after which a discriminator joins the training of the autoencoder; never if not given.
+        size: images are centred on a square of this many pixels, or shrunk to it.
+        ema_decay: of the averaged weights of the network.
+        seed: of weights, noise and the order of the data.
+    """
+    dataset = IDXImages(mnist_folder(data_dir), "train", size=size)
+    sizes = LatentModel(dataset.image_shape, dataset.class_names)
+    how: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    return Stages(
+        [
+            autoencoder_stage(dataset, sizes, steps=autoencoder_steps, disc_start=disc_start, **how),
+            latents_stage(dataset, sizes),
+            diffusion_stage(
+                dataset,
+                sizes,
+                steps=steps,
+                ema_decay=ema_decay,
+                preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
+                **how,
+            ),
+        ],
+        described(sizes),
+    )

@@ -1,0 +1,82 @@
+"""Recipes of several stages, of which each begins with what the one before has made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, latest_checkpoint, load_checkpoint, train
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a run, with a folder of its own in the run's.
+
+    Attributes:
+        name: of its folder.
+        carry_out: ``carry_out(run_dir, options)`` does it, or goes on with it where it was stopped.
+    """
+
+    name: str
+    carry_out: Callable[[Path, TrainOptions], None]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a recipe of several stages returns.
+
+    Attributes:
+        stages: in their order; the last one trains the model.
+        description: plain data from which the model can be built again, written to the run's folder.
+    """
+
+    stages: Sequence[Stage]
+    description: Mapping[str, Any] = field(default_factory=dict)
+
+    def carry_out(self, run_dir: Path, options: TrainOptions) -> None:
+        """Carry out all stages, or go on where they were stopped."""
+        for stage in self.stages:
+            stage.carry_out(run_dir, options)
+
+    def until(self, name: str) -> "Stages":
+        """The stages up to one.
+
+        Raises:
+            ValueError: if there is none of this name.
+        """
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise ValueError(f"this recipe has no stage '{name}'; it has {names}")
+        return Stages(self.stages[: names.index(name) + 1], self.description)
+
+
+def single(experiment: Experiment) -> Stages:
+    """A recipe of one stage, whose folder is the run's own."""
+    return Stages([training_stage("", lambda run_dir: experiment)], experiment.description)
+
+
+def training_stage(name: str, build: Callable[[Path], Experiment]) -> Stage:
+    """A stage that trains.
+
+    Args:
+        name: of its folder.
+        build: from the run's folder to the experiment; called when the stages before are finished.
+    """
+
+    def carry_out(run_dir: Path, options: TrainOptions) -> None:
+        train(build(run_dir), run_dir / name, options)
+
+    return Stage(name, carry_out)
+
+
+def trained_weights(stage_dir: Path) -> dict[str, Any]:
+    """The averaged weights of the newest checkpoint of a stage, as a state dict.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    newest = latest_checkpoint(stage_dir / "checkpoints")
+    if newest is None:
+        raise CheckpointError(f"{stage_dir} has no checkpoint; train this stage first")
+    weights: dict[str, Any] = load_checkpoint(newest, ("ema",))["ema"]["model"]
+    return weights
