@@ -10,6 +10,8 @@ from tests import catalogue
 
 BASES = (
     dl.Adapter,
+    dl.BaseObjective,
+    dl.AutoencoderObjective,
     dl.ConditionalModule,
     dl.Density,
     dl.LogSNRDensity,
@@ -45,6 +47,9 @@ def catalogued_components() -> set[type]:
         catalogue.MEANS,
         catalogue.NETWORKS,
         catalogue.AUTOENCODERS,
+        catalogue.DISCRIMINATORS,
+        catalogue.PERCEPTUAL,
+        catalogue.OBJECTIVES,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,
