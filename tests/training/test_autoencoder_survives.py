@@ -21,24 +21,26 @@ MODELS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(("kind", "bfloat16"), [("kl", False), ("vq", True)])
 def test_two_thousand_updates_with_the_discriminator(kind: str, bfloat16: bool) -> None:
-    """Handwritten digits; two accumulated batches an update in bfloat16. The game neither explodes nor is won."""
+    """Handwritten digits; two accumulated batches an update in bfloat16.
+
+    The discriminator learns to tell them apart, the autoencoder answers, and nothing explodes.
+    """
     make, make_objective = MODELS[kind]
     sizes = {"in_channels": 1, "channels": (8, 16), "num_res_blocks": 1, "num_groups": 4, "middle_attention": False}
-    critic = dl.PatchDiscriminator(1, channels=8, num_layers=2, norm=partial(GroupNorm, num_groups=4))
+    critic = dl.PatchDiscriminator(1, channels=16, num_layers=1, norm=partial(GroupNorm, num_groups=4))
     objective = make_objective(make(**sizes), discriminator=critic, disc_start=200)
-    optimizer = torch.optim.Adam(objective.parameter_groups(1e-3), betas=(0.5, 0.9))
+    optimizer = torch.optim.Adam(objective.parameter_groups(3e-4, 1e-3), betas=(0.5, 0.9))
     digits = dl.Digits("train")
     pixels = torch.stack([digits[i]["x"] for i in range(len(digits))])
     x = F.interpolate(pixels.float() / 127.5 - 1, scale_factor=2)
-    accumulate = 2 if bfloat16 else 1
+    accumulate, size = (2, 4) if bfloat16 else (1, 8)
 
     lines = []
     for step in range(2000):
         for _ in range(accumulate):
-            chosen = torch.randint(len(x), (8,))
+            chosen = torch.randint(len(x), (size,))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
                 loss = objective({"x": x[chosen]}) / accumulate
             loss.backward()
@@ -49,12 +51,12 @@ def test_two_thousand_updates_with_the_discriminator(kind: str, bfloat16: bool) 
         objective.after_update(step + 1)
         if (step + 1) % 100 == 0:
             lines.append({name: value.item() for name, value in objective.metrics().items()})
-            print(lines[-1])
 
     assert all(value.isfinite().all() for value in objective.state_dict().values())
     assert all(line["d_weight"] == 0 for line in lines[:2])
     assert all(0 < line["d_weight"] < 1e4 for line in lines[2:])
     assert all(abs(line[name]) < 20 for line in lines for name in ("logits_real", "logits_fake"))
+    assert min(line["discriminator"] for line in lines[2:]) < 0.97  # 1 is chance
     assert lines[-1]["reconstruction"] < 0.5 * lines[0]["reconstruction"]
     assert lines[-1]["reconstruction"] < 1.2 * lines[1]["reconstruction"]
 
