@@ -4,6 +4,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "autoencoder_memory": "peak memory of encoding and decoding large images in tiles, and the seams",
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
     "solver_report": "error against calls for every solver, beside other libraries': docs/solvers.md",
@@ -14,7 +15,7 @@ def main() -> None:
     """Run the benchmark that the command line names."""
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
         print("usage: python -m benchmarks NAME [OPTIONS]\n")
-        print("\n".join(f"  {name:14} {text}" for name, text in BENCHMARKS.items()))
+        print("\n".join(f"  {name:18} {text}" for name, text in BENCHMARKS.items()))
         sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help") else 2)
     importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
 

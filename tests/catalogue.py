@@ -360,6 +360,21 @@ LATENT_SCALES: dict[str, Callable[[], dl.LatentScale]] = {
     "per_channel": lambda: dl.LatentScale([0.1], [2.0]),
 }
 
+DISCRIMINATORS: dict[str, Callable[[], nn.Module]] = {
+    "patch": lambda: dl.PatchDiscriminator(1, channels=8, num_layers=1),
+    "patch_group_norm": lambda: dl.PatchDiscriminator(1, channels=8, num_layers=1, norm=lambda c: nn.GroupNorm(4, c)),
+}
+
+PERCEPTUAL: dict[str, Callable[[], nn.Module]] = {
+    "lpips": dl.LPIPS,
+    "features": lambda: dl.FeatureLoss(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), [1, 2]),
+}
+
+OBJECTIVES: dict[str, Callable[[], nn.Module]] = {
+    "kl": lambda: dl.KLObjective(tiny_kl(), perceptual=PERCEPTUAL["features"]()),
+    "vq": lambda: dl.VQObjective(tiny_vq(), perceptual=PERCEPTUAL["features"]()),
+}
+
 
 class TinyClassifier(nn.Module):
     """The logits of noisy data: what ``ClassifierGuidance`` differentiates in the tests."""

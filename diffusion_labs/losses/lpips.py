@@ -33,10 +33,15 @@ class LPIPS(FeatureLoss):
         """The distance of each pair of images in [-1, 1], of three channels, or of one, which is repeated.
 
         Raises:
-            ValueError: for other channels.
+            ValueError: for other channels, or for images under 16 pixels a side.
         """
         if x.shape[1] not in (1, 3):
             raise ValueError(f"x has {x.shape[1]} channels, but must have 3, or 1 for grey; choose the colours of x")
+        if min(x.shape[2:]) < 16:
+            raise ValueError(
+                f"x has size {list(x.shape[2:])}, but every side must be at least 16, as VGG16 halves it four times; "
+                "enlarge x, or use FeatureLoss with a smaller network"
+            )
         x, y = ((image.expand(-1, 3, -1, -1) - self.shift) / self.scale for image in (x, y))
         distances = [
             (head[:, None] * difference).sum(1).mean(1)

@@ -36,8 +36,9 @@ class KLObjective(AutoencoderObjective):
 
     def reconstruct(self, x: Tensor) -> Reconstructed:
         """The images of a sample of the latents, and the KL divergence."""
-        output = self.autoencoder(x)
-        return Reconstructed(output.reconstruction, output.posterior.kl().mean())
+        y, posterior = self.autoencoder(x)
+        kl = type(posterior).kl(posterior)  # so written, it compiles with the tests' shape checks, too
+        return Reconstructed(y, kl.mean())
 
     def nll(self, errors: Tensor) -> Tensor:
         """``sum(errors / exp(s) + s) / b``."""

@@ -10,6 +10,8 @@ from tests import catalogue
 
 BASES = (
     dl.Adapter,
+    dl.BaseObjective,
+    dl.AutoencoderObjective,
     dl.ConditionalModule,
     dl.Density,
     dl.LogSNRDensity,
@@ -47,6 +49,9 @@ def catalogued_components() -> set[type]:
         catalogue.NETWORKS,
         catalogue.AUTOENCODERS,
         catalogue.LATENT_SCALES,
+        catalogue.DISCRIMINATORS,
+        catalogue.PERCEPTUAL,
+        catalogue.OBJECTIVES,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,

@@ -17,8 +17,11 @@ from tests.catalogue import (
     AUTOENCODERS,
     DENSITIES,
     LATENT_SCALES,
+    DISCRIMINATORS,
     LOSSES,
     NETWORKS,
+    OBJECTIVES,
+    PERCEPTUAL,
     PREDICTORS,
     SAMPLERS,
     SCHEDULES,
@@ -105,6 +108,9 @@ COMPONENTS: dict[str, Call] = {
         for n in LATENT_SCALES
     },
     **{f"system-{n}": SYSTEMS[n] for n in SYSTEMS},
+    **{f"discriminator-{n}": lambda n=n: (DISCRIMINATORS[n](), (torch.randn(4, 1, 8, 8),)) for n in DISCRIMINATORS},
+    **{f"loss-{n}": lambda n=n: (PERCEPTUAL[n](), tuple(torch.rand(2, 2, 1, 16, 16))) for n in PERCEPTUAL},
+    **{f"objective-{n}": lambda n=n: (OBJECTIVES[n](), (catalogue.batch(),)) for n in OBJECTIVES},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
     **{f"adapter-train-{n}": lambda n=n: adapted(n, training=True) for n in ADAPTERS},
     **{f"sampler-{n}": lambda n=n: sampled(n) for n in SAMPLERS},
@@ -165,11 +171,12 @@ def test_leaves_its_arguments_as_they_were(name: str) -> None:
         assert now is then is None or torch.equal(now, then)
 
 
-# Not losses, which return float32 at least, and not densities and transforms that draw other numbers in another dtype.
+# Not losses and objectives, which return float32 at least, and not densities and transforms that draw other numbers in
+# another dtype.
 IN_ANY_DTYPE = [
     name
     for name in COMPONENTS
-    if not name.startswith(("loss", "density", "transform"))
+    if not name.startswith(("loss", "objective", "density", "transform"))
     or name in ("transform-compute_target", "transform-compute_v")
 ]
 
