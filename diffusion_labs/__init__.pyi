@@ -210,6 +210,9 @@ from .interop import load_compvis_unet as load_compvis_unet
 from .interop import load_diffusers_unet as load_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
+from .interop import load_compvis_checkpoint as load_compvis_checkpoint
+from .interop import read_compvis_checkpoint as read_compvis_checkpoint
+from .interop import to_compvis_checkpoint as to_compvis_checkpoint
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule

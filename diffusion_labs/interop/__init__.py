@@ -1,6 +1,12 @@
 """Formats of other libraries."""
 
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
+from diffusion_labs.interop.compvis_checkpoint import (
+    CompVisParts,
+    load_compvis_checkpoint,
+    read_compvis_checkpoint,
+    to_compvis_checkpoint,
+)
 from diffusion_labs.interop.compvis_unet import load_compvis_unet, to_compvis_unet
 from diffusion_labs.interop.diffusers_autoencoder import (
     DiffusersAutoencoder,
@@ -12,6 +18,7 @@ from diffusion_labs.interop.diffusers_unet import from_diffusers_unet_config, lo
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 
 __all__ = [
+    "CompVisParts",
     "DiffusersAutoencoder",
     "DiffusersParts",
     "KeyRule",
@@ -20,12 +27,15 @@ __all__ = [
     "from_diffusers_config",
     "from_diffusers_unet_config",
     "load_compvis_autoencoder",
+    "load_compvis_checkpoint",
     "load_compvis_unet",
     "load_diffusers_autoencoder",
     "load_diffusers_unet",
     "load_foreign",
+    "read_compvis_checkpoint",
     "save_diffusers_autoencoder",
     "to_compvis_autoencoder",
+    "to_compvis_checkpoint",
     "to_compvis_unet",
     "to_diffusers_unet",
 ]

@@ -33,8 +33,8 @@ def save_pretrained(
     """Write a network, adapter stack, sampler, schedule, predictor or whole system to a folder of its own.
 
     ``config.json`` is plain data: what the parts are, and the arguments that make them again, as they are now. An
-    object that several parts share is one object again. The numbers are in ``model.safetensors``. Nothing in the folder is
-    code, or a pickle. It appears whole, or not at all.
+    object that several parts share is one object again. The numbers are in ``model.safetensors``. Nothing in the
+    folder is code, or a pickle. It appears whole, or not at all.
 
     Args:
         model: of the components of diffusion_labs, and the caller's own ones. Whether it is in train mode is not kept.
