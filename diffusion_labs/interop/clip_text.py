@@ -12,7 +12,7 @@ _FUSED = ("in_proj_weight", "in_proj_bias")  # of q, k and v, one above the othe
 
 
 def transformers_rules(prefix: str) -> KeyRules:
-    """Between the names of ``CLIPTextModel`` with ``text_model.``, as files had them up to transformers 4, and a module's.
+    """Between the names of ``CLIPTextModel`` with ``text_model.``, as in files up to transformers 4, and a module's.
 
     Args:
         prefix: before the module's keys.
