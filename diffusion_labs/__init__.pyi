@@ -6,6 +6,14 @@ from .models.adm_unet import adm_unet as adm_unet
 from .models.adm_unet import levels_of_factors as levels_of_factors
 from .models.ldm import LDM_UNETS as LDM_UNETS
 from .models.ldm import ldm_unet as ldm_unet
+from .models.ldm import LatentAutoencoder as LatentAutoencoder
+from .models.ldm import LatentDiffusion as LatentDiffusion
+from .models.ldm import LatentScale as LatentScale
+from .models.encoders import ByteTextEncoder as ByteTextEncoder
+from .models.encoders import ClassEmbedding as ClassEmbedding
+from .models.encoders import Conditioner as Conditioner
+from .models.encoders import TextEncoder as TextEncoder
+from .models.encoders import encode_distinct as encode_distinct
 from .models.ideal import IdealDenoiser as IdealDenoiser
 from .models.autoencoder import AutoencoderKL as AutoencoderKL
 from .models.autoencoder import VQModel as VQModel
@@ -154,6 +162,7 @@ from .transforms.transform import Transform as Transform
 from .transforms.diffusion_steps import ComputeTarget as ComputeTarget
 from .transforms.diffusion_steps import ComputeV as ComputeV
 from .transforms.diffusion_steps import RandomDiffusionSteps as RandomDiffusionSteps
+from .models.ldm import EncodeLatents as EncodeLatents
 from .transforms.normalize_images import NormalizeImages as NormalizeImages
 from .transforms.random_inpainting_mask import RandomInpaintingMask as RandomInpaintingMask
 from .transforms.super_resolution_transform import SuperResolutionTransform as SuperResolutionTransform

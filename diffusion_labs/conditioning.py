@@ -74,3 +74,13 @@ class ConditionalModule(nn.Module):
                     f"{x.shape[0]}; give one entry per sample"
                 )
         return conditional_inputs
+
+
+def mask_of(name: str) -> str:
+    """The key of the mask of a condition's tokens."""
+    return f"{name}_mask"
+
+
+def negative_of(name: str) -> str:
+    """The key of what a condition is guided away from."""
+    return f"negative_{name}"

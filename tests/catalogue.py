@@ -292,6 +292,74 @@ AUTOENCODERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+WORDS = ("a cat", "", "two dögs")
+
+
+def texts(size: int = 4) -> list[str]:
+    """Captions of different lengths, one of them empty."""
+    return [WORDS[i % len(WORDS)] for i in range(size)]
+
+
+def text_encoder(width: int = 8) -> dl.ByteTextEncoder:
+    """A tiny encoder with random weights everywhere."""
+    return randomise(dl.ByteTextEncoder(width, depth=1, num_heads=2, max_bytes=12))
+
+
+def conditioner() -> dl.Conditioner:
+    """Classes and texts as tokens."""
+    return dl.Conditioner({"class": randomise(dl.ClassEmbedding(NUM_CLASSES, 8)), "caption": text_encoder()})
+
+
+def latent_network() -> nn.Module:
+    """A U-Net for the latents of ``tiny_kl`` and the tokens of ``conditioner``."""
+    return randomise(
+        dl.ldm_unet(
+            in_channels=3,
+            model_channels=8,
+            channel_mult=(1,),
+            num_res_blocks=1,
+            attention_levels=(),
+            num_heads=2,
+            num_groups=4,
+            tokens={"class_token": 8, "text": 8},
+        )
+    )
+
+
+def latent_diffusion(network: nn.Module | None = None, **options: Any) -> dl.LatentDiffusion:
+    """A tiny system with random weights everywhere."""
+    schedule = SCHEDULES["scaled_linear"]()
+    model = dl.CFGuidance(
+        latent_network() if network is None else network, {"class_token": 0.3, "text": 0.3}, guidance_scale=2.0
+    )
+    sampler = dl.DDIMSampler(model, schedule, dl.NoisePredictor(schedule), eval_steps=4, progress_bar=False)
+    return dl.LatentDiffusion(tiny_kl(), sampler, conditioner(), dl.LatentScale(0.2, 0.5), **options)
+
+
+# With the arguments of a call.
+SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
+    "class_embedding": lambda: (randomise(dl.ClassEmbedding(NUM_CLASSES, 8)), (torch.tensor([0, 3, 2, 0]),)),
+    "byte_text_encoder": lambda: (text_encoder(), (text_encoder().tokenize(texts()),)),
+    "conditioner": lambda: (
+        conditioner(),
+        ({"caption": text_encoder().tokenize(texts()), "class": torch.arange(4) % 3}, torch.randn(4, 3, 4, 4)),
+    ),
+    "latent_diffusion": lambda: (
+        latent_diffusion(),
+        (
+            torch.randn(4, 3, 4, 4),
+            torch.tensor([0, 10, 500, 999]),
+            {"caption": text_encoder().tokenize(texts()), "class": torch.arange(4) % 3},
+        ),
+    ),
+}
+
+LATENT_SCALES: dict[str, Callable[[], dl.LatentScale]] = {
+    "one_number": lambda: dl.LatentScale(scale=0.18215),
+    "per_channel": lambda: dl.LatentScale([0.1], [2.0]),
+}
+
+
 class TinyClassifier(nn.Module):
     """The logits of noisy data: what ``ClassifierGuidance`` differentiates in the tests."""
 
@@ -404,6 +472,7 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     ),
     "compute_target": lambda: dl.ComputeTarget(dl.NoisePredictor(SCHEDULES["cosine"]())),
     "compute_v": lambda: dl.ComputeV(SCHEDULES["cosine"]()),
+    "encode_latents": lambda: dl.EncodeLatents(tiny_kl(), dl.LatentScale(0.2, 0.5), data_field="images"),
     "inpainting_mask": dl.RandomInpaintingMask,
     "super_resolution": lambda: dl.SuperResolutionTransform(
         4, blur_sigma=(0.4, 0.6), blur_probability=0.5, noise_sigma=(0.0, 0.1)
@@ -419,6 +488,7 @@ def batch(size: int = 4) -> dict[str, Tensor]:
     return {
         "x": x,
         "pixels": (x * 127.5 + 127.5).to(torch.uint8),
+        "images": x.clone(),
         "class": torch.arange(size) % NUM_CLASSES,
         "noise": noise,
         "t": t,

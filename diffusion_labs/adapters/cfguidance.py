@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.combinations import Combine, linear
-from diffusion_labs.adapters.condition_dropout import ConditionDropout, mask_of, negative_of
+from diffusion_labs.adapters.condition_dropout import ConditionDropout
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
-from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of
 from diffusion_labs.output import DiffusionOutput
 
 Scales = Mapping[str | tuple[str, ...], float]
@@ -27,8 +27,9 @@ class CFGuidance(ConditionDropout):
 
     The null value of a condition is the one given here, or the network's null class, or zeros. A
     condition that is absent from a call counts as null. Null tokens are one token, by ``<name>_mask``, where
-    the network takes one. In eval mode the input ``negative_<name>`` takes the place of the null value; its
-    number of tokens may be another, with ``negative_<name>_mask`` for those that are valid.
+    the network takes one. The input ``negative_<name>`` takes the place of the null value, in training too, where it is
+    the encoding of no text, for example (see ``Conditioner``); its number of tokens may be another, with
+    ``negative_<name>_mask`` for those that are valid.
 
     Scales by name guide each condition on its own (Composable Diffusion, arXiv 2206.01714), in one call:
     ``u + sum_i s_i (c_i - u)``, where c_i is the model with condition i and without the others that have a scale.
@@ -76,11 +77,10 @@ class CFGuidance(ConditionDropout):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         given = self.check_conditions(conditional_inputs, x)
-        conditions, nulls = self.complete(given, x)
+        conditions, opposed = self.oppose(*self.complete(given, x), x)
         if self.training:
-            return self.model(x, timestep, self.drop(conditions, nulls, x))
+            return self.model(x, timestep, self.drop(conditions, opposed, x))
 
-        conditions, opposed = self.oppose(conditions, nulls, x)
         plain = partial(self.model, x, timestep, conditions)
         guided = partial(self.guided_output, x, timestep, conditions, opposed, given)
         return within(self.interval, timestep, guided, plain)

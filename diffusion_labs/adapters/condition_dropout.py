@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
-from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of
 
 
 class ConditionDropout(Adapter):
@@ -84,7 +84,7 @@ class ConditionDropout(Adapter):
     def oppose(
         self, conditions: Mapping[str, Tensor], nulls: Mapping[str, Tensor], x: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The conditions, and what they are guided away from: the negative where one is given, null elsewhere.
+        """The conditions, and what stands against them: the negative where one is given, null elsewhere.
 
         A condition and its negative may have different numbers of tokens; the shorter is padded, and masked.
 
@@ -150,16 +150,6 @@ class ConditionDropout(Adapter):
             unknown = set() if known is None else set(names) - set(known)
             if unknown:
                 raise ValueError(f"{place} names {sorted(unknown)}, but only {sorted(known or ())} can be guided")
-
-
-def mask_of(name: str) -> str:
-    """The key of the mask of a condition's tokens."""
-    return f"{name}_mask"
-
-
-def negative_of(name: str) -> str:
-    """The key of what a condition is guided away from."""
-    return f"negative_{name}"
 
 
 def all_valid(tokens: Tensor) -> Tensor:

@@ -69,11 +69,12 @@ def test_a_negative_alone_is_guided_away_from(null: Tensor | None) -> None:
     torch.testing.assert_close(model(X, T, negative(away)).prediction, u + 3 * (c - u), rtol=1e-4, atol=1e-4)
 
 
-def test_negatives_change_nothing_in_train_mode() -> None:
-    model = dl.CFGuidance(TinyNetwork(), {"class": 1.0}).train()
-    given = {"class": LABELS}
-    expected = model(X, T, given).prediction
-    assert torch.equal(model(X, T, given | {"negative_class": LABELS}).prediction, expected)
+def test_a_dropped_condition_becomes_its_negative() -> None:
+    negatives = {"negative_class": LABELS.flip(0)}
+    for dropout, expected in ((0.0, LABELS), (1.0, LABELS.flip(0))):
+        model = dl.CFGuidance(TinyNetwork(), {"class": dropout}).train()
+        actual = model(X, T, {"class": LABELS, **negatives}).prediction
+        assert torch.equal(actual, model.model(X, T, {"class": expected}).prediction)
 
 
 def test_negative_tokens_that_cannot_be_padded_are_named() -> None:

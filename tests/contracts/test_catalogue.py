@@ -18,6 +18,7 @@ BASES = (
     dl.MultistepSampler,
     dl.Schedule,
     dl.ContinuousSchedule,
+    dl.TextEncoder,
     dl.Transform,
 )
 NOT_COMPONENTS = {dl.Objective}  # has no family: it is tested in tests/training
@@ -45,12 +46,14 @@ def catalogued_components() -> set[type]:
         catalogue.MEANS,
         catalogue.NETWORKS,
         catalogue.AUTOENCODERS,
+        catalogue.LATENT_SCALES,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,
     )
     for family in families:
         parts += [factory() for factory in family.values()]
+    parts += [factory()[0] for factory in catalogue.SYSTEMS.values()]
     return {type(part) for part in parts}
 
 

@@ -16,11 +16,13 @@ from tests.catalogue import (
     ADAPTERS,
     AUTOENCODERS,
     DENSITIES,
+    LATENT_SCALES,
     LOSSES,
     NETWORKS,
     PREDICTORS,
     SAMPLERS,
     SCHEDULES,
+    SYSTEMS,
     TRANSFORMS,
 )
 
@@ -98,6 +100,11 @@ COMPONENTS: dict[str, Call] = {
     **{f"predictor-{n}": lambda n=n: predicted(n) for n in PREDICTORS},
     **{f"network-{n}": lambda n=n: conditioned(NETWORKS[n]()) for n in NETWORKS},
     **{f"autoencoder-{n}": lambda n=n: (AUTOENCODERS[n](), (torch.randn(4, 1, 8, 8),)) for n in AUTOENCODERS},
+    **{
+        f"scale-{n}": lambda n=n: (Method(LATENT_SCALES[n](), "normalize"), (torch.randn(4, 1, 8, 8),))
+        for n in LATENT_SCALES
+    },
+    **{f"system-{n}": SYSTEMS[n] for n in SYSTEMS},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
     **{f"adapter-train-{n}": lambda n=n: adapted(n, training=True) for n in ADAPTERS},
     **{f"sampler-{n}": lambda n=n: sampled(n) for n in SAMPLERS},

@@ -28,7 +28,7 @@ def test_a_missing_field_is_named_with_the_transform_and_the_fields_present(name
 def test_keeps_every_field_that_it_does_not_write(name: str) -> None:
     given = batch()
     result = TRANSFORMS[name]()(given)
-    for key in given.keys() - {"t", "noise", "xt", "target", "pixels"}:
+    for key in given.keys() - {"t", "noise", "xt", "target", "pixels", "images"}:
         assert result[key] is given[key]
 
 

@@ -46,6 +46,10 @@ class AutoencoderKL(Autoencoder):
         """
         return DiagonalGaussian.of(self.describe(x))
 
+    def posterior(self, x: Float[Tensor, "b c *d"]) -> DiagonalGaussian:
+        """The distribution of the latents, as of every autoencoder: ``encode(x)``."""
+        return self.encode(x)
+
     def decode(self, z: Float[Tensor, "b c *e"]) -> Float[Tensor, "b o *d"]:
         """The images of latents.
 

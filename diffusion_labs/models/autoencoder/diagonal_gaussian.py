@@ -26,6 +26,11 @@ class DiagonalGaussian(NamedTuple):
         mean, log_variance = parameters.chunk(2, dim=1)
         return cls(mean, log_variance.clamp(-30, 20))
 
+    @classmethod
+    def point(cls, mean: Tensor) -> "DiagonalGaussian":
+        """No spread: the log-variance is -10,000, whose standard deviation is 0 in every dtype, and which is finite."""
+        return cls(mean, torch.full_like(mean, -1e4))
+
     @property
     def std(self) -> Tensor:
         """The standard deviation of each component."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.models.autoencoder.autoencoder import Autoencoder
 from diffusion_labs.models.autoencoder.coders import Decoder, Encoder
+from diffusion_labs.models.autoencoder.diagonal_gaussian import DiagonalGaussian
 from diffusion_labs.models.autoencoder.vector_quantizer import Quantized, VectorQuantizer
 
 
@@ -57,6 +58,10 @@ class VQModel(Autoencoder):
             ValueError: for x of the wrong shape or dtype.
         """
         return self.describe(x)
+
+    def posterior(self, x: Float[Tensor, "b c *d"]) -> DiagonalGaussian:
+        """The distribution of the latents, as of every autoencoder: all of it at ``encode(x)``, which samples are."""
+        return DiagonalGaussian.point(self.encode(x))
 
     def decode(self, h: Float[Tensor, "b l *e"]) -> Float[Tensor, "b o *d"]:
         """The images of latents, which are quantised first.
