@@ -178,4 +178,8 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None
             "with them, or give it to a class of your own"
         )
     for key, tensor in tensors.items():
-        state[key].data = tensor
+        # Into memory that torch allocated: on that of a file, which is aligned otherwise, kernels may round differently
+        if state[key].dtype == tensor.dtype:
+            state[key].data.copy_(tensor)
+        else:
+            state[key].data = tensor.clone()
