@@ -8,7 +8,12 @@ from diffusion_labs.interop.diffusers_autoencoder import (
     save_diffusers_autoencoder,
 )
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
-from diffusion_labs.interop.diffusers_unet import from_diffusers_unet_config, load_diffusers_unet, to_diffusers_unet
+from diffusion_labs.interop.diffusers_unet import (
+    from_diffusers_unet_config,
+    load_diffusers_unet,
+    save_diffusers_unet,
+    to_diffusers_unet,
+)
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 
 __all__ = [
@@ -25,6 +30,7 @@ __all__ = [
     "load_diffusers_unet",
     "load_foreign",
     "save_diffusers_autoencoder",
+    "save_diffusers_unet",
     "to_compvis_autoencoder",
     "to_compvis_unet",
     "to_diffusers_unet",
