@@ -217,6 +217,7 @@ from .interop import to_compvis_autoencoder as to_compvis_autoencoder
 from .interop import from_diffusers_unet_config as from_diffusers_unet_config
 from .interop import load_compvis_unet as load_compvis_unet
 from .interop import load_diffusers_unet as load_diffusers_unet
+from .interop import save_diffusers_unet as save_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
 from .interop import load_compvis_checkpoint as load_compvis_checkpoint

@@ -14,7 +14,12 @@ from diffusion_labs.interop.diffusers_autoencoder import (
     save_diffusers_autoencoder,
 )
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
-from diffusion_labs.interop.diffusers_unet import from_diffusers_unet_config, load_diffusers_unet, to_diffusers_unet
+from diffusion_labs.interop.diffusers_unet import (
+    from_diffusers_unet_config,
+    load_diffusers_unet,
+    save_diffusers_unet,
+    to_diffusers_unet,
+)
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "load_foreign",
     "read_compvis_checkpoint",
     "save_diffusers_autoencoder",
+    "save_diffusers_unet",
     "to_compvis_autoencoder",
     "to_compvis_checkpoint",
     "to_compvis_unet",
