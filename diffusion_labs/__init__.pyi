@@ -6,6 +6,9 @@ from .models.adm_unet import adm_unet as adm_unet
 from .models.adm_unet import levels_of_factors as levels_of_factors
 from .models.ldm import LDM_UNETS as LDM_UNETS
 from .models.ldm import ldm_unet as ldm_unet
+from .models.transformer import DITS as DITS
+from .models.transformer import DiT as DiT
+from .models.transformer import dit as dit
 from .models.ideal import IdealDenoiser as IdealDenoiser
 from .models.autoencoder import AutoencoderKL as AutoencoderKL
 from .models.autoencoder import VQModel as VQModel
@@ -206,6 +209,11 @@ from .interop import load_diffusers_unet as load_diffusers_unet
 from .interop import save_diffusers_unet as save_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
+from .interop import from_diffusers_dit_config as from_diffusers_dit_config
+from .interop import load_diffusers_dit as load_diffusers_dit
+from .interop import save_diffusers_dit as save_diffusers_dit
+from .interop import load_dit as load_dit
+from .interop import to_dit as to_dit
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule
