@@ -14,6 +14,9 @@ from .models.encoders import ClassEmbedding as ClassEmbedding
 from .models.encoders import Conditioner as Conditioner
 from .models.encoders import TextEncoder as TextEncoder
 from .models.encoders import encode_distinct as encode_distinct
+from .models.transformer import DITS as DITS
+from .models.transformer import DiT as DiT
+from .models.transformer import dit as dit
 from .models.ideal import IdealDenoiser as IdealDenoiser
 from .models.autoencoder import AutoencoderKL as AutoencoderKL
 from .models.autoencoder import VQModel as VQModel
@@ -233,8 +236,17 @@ from .interop import load_compvis_unet as load_compvis_unet
 from .interop import load_diffusers_unet as load_diffusers_unet
 from .interop import load_lpips as load_lpips
 from .interop import to_lpips as to_lpips
+from .interop import save_diffusers_unet as save_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
+from .interop import load_compvis_checkpoint as load_compvis_checkpoint
+from .interop import read_compvis_checkpoint as read_compvis_checkpoint
+from .interop import to_compvis_checkpoint as to_compvis_checkpoint
+from .interop import from_diffusers_dit_config as from_diffusers_dit_config
+from .interop import load_diffusers_dit as load_diffusers_dit
+from .interop import save_diffusers_dit as save_diffusers_dit
+from .interop import load_dit as load_dit
+from .interop import to_dit as to_dit
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule

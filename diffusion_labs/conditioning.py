@@ -1,7 +1,8 @@
 """The call signature that networks and adapters share, and the names of their conditional inputs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from diffusion_labs.output import DiffusionOutput
@@ -84,3 +85,16 @@ def mask_of(name: str) -> str:
 def negative_of(name: str) -> str:
     """The key of what a condition is guided away from."""
     return f"negative_{name}"
+
+
+def check_identity(identity: Tensor, attention_blocks: Sequence[str]) -> None:
+    """Check the conditional input ``identity_attention``: for which samples which attention is the identity.
+
+    Raises:
+        ValueError: unless it is bool ``[b, n]``, with one column for each of the n attention blocks.
+    """
+    if identity.dtype != torch.bool or list(identity.shape[1:]) != [len(attention_blocks)]:
+        raise ValueError(
+            f"'identity_attention' is {identity.dtype} of shape {list(identity.shape)}, but must be torch.bool of "
+            f"shape {[len(identity), len(attention_blocks)]}: one column for each of {tuple(attention_blocks)}"
+        )

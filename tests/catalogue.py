@@ -253,6 +253,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
             tokens={"text": 6},
         )
     ),
+    "dit": lambda: randomise(
+        dl.dit(
+            in_channels=1, size=8, dim=8, depth=2, num_heads=2, learned_variance=True, classes={"class": NUM_CLASSES}
+        )
+    ),
     "ideal": lambda: dl.IdealDenoiser(
         dl.VPredictor(SCHEDULES["cosine"]()),
         torch.linspace(-1, 1, 192).reshape(3, *SIZE),

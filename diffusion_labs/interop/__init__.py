@@ -1,6 +1,12 @@
 """Formats of other libraries."""
 
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
+from diffusion_labs.interop.compvis_checkpoint import (
+    CompVisParts,
+    load_compvis_checkpoint,
+    read_compvis_checkpoint,
+    to_compvis_checkpoint,
+)
 from diffusion_labs.interop.compvis_unet import load_compvis_unet, to_compvis_unet
 from diffusion_labs.interop.diffusers_autoencoder import (
     DiffusersAutoencoder,
@@ -8,27 +14,44 @@ from diffusion_labs.interop.diffusers_autoencoder import (
     save_diffusers_autoencoder,
 )
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
-from diffusion_labs.interop.diffusers_unet import from_diffusers_unet_config, load_diffusers_unet, to_diffusers_unet
+from diffusion_labs.interop.diffusers_dit import from_diffusers_dit_config, load_diffusers_dit, save_diffusers_dit
+from diffusion_labs.interop.diffusers_unet import (
+    from_diffusers_unet_config,
+    load_diffusers_unet,
+    save_diffusers_unet,
+    to_diffusers_unet,
+)
+from diffusion_labs.interop.dit import load_dit, to_dit
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 from diffusion_labs.interop.lpips_weights import load_lpips, to_lpips
 
 __all__ = [
+    "CompVisParts",
     "DiffusersAutoencoder",
     "DiffusersParts",
     "KeyRule",
     "KeyRules",
     "TensorChange",
     "from_diffusers_config",
+    "from_diffusers_dit_config",
     "from_diffusers_unet_config",
     "load_compvis_autoencoder",
+    "load_compvis_checkpoint",
     "load_compvis_unet",
     "load_diffusers_autoencoder",
+    "load_diffusers_dit",
     "load_diffusers_unet",
+    "load_dit",
     "load_foreign",
     "load_lpips",
     "to_lpips",
+    "read_compvis_checkpoint",
     "save_diffusers_autoencoder",
+    "save_diffusers_dit",
+    "save_diffusers_unet",
     "to_compvis_autoencoder",
+    "to_compvis_checkpoint",
     "to_compvis_unet",
     "to_diffusers_unet",
+    "to_dit",
 ]

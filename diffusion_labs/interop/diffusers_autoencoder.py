@@ -1,24 +1,21 @@
 """Autoencoders in the folders of diffusers, without diffusers."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from diffusion_labs.interop.autoencoder_rules import diffusers_autoencoder_rules
-from diffusion_labs.interop.diffusers_keys import NOTES
+from diffusion_labs.interop.diffusers_models import NOTES, find_model, read_config, write_model
 from diffusion_labs.interop.key_rules import load_foreign
-from diffusion_labs.interop.weight_files import STEM, read_diffusers_weights
+from diffusion_labs.interop.weight_files import read_diffusers_weights
 from diffusion_labs.layers import GroupNorm
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, autoencoder_kl, vq_model
 from diffusion_labs.models.autoencoder.autoencoder import Autoencoder
 
-FILE = "config.json"
-FOLDERS = ("", "vae", "vqvae", "movq")
+FOLDERS = ("vae", "vqvae", "movq")
 
 # Keys about the use of the latents, which the network does not know, with the defaults of the classes
 USAGE: dict[str, dict[str, Any]] = {
@@ -81,11 +78,9 @@ def load_diffusers_autoencoder(folder: str | Path, *, variant: str | None = None
         >>> model, usage = load_diffusers_autoencoder("stable-diffusion-v1-5")
         >>> z = usage["scaling_factor"] * model.encode(images).sample()
     """
-    folder = next((Path(folder) / name for name in FOLDERS if (Path(folder) / name / FILE).is_file()), Path(folder))
-    if not (folder / FILE).is_file():
-        raise FileNotFoundError(f"{folder} has no {FILE}, itself or in one of {list(FOLDERS[1:])}")
+    folder = find_model(folder, FOLDERS)
     with torch.device("meta"):
-        model, usage = from_diffusers_autoencoder_config(json.loads((folder / FILE).read_text()))
+        model, usage = from_diffusers_autoencoder_config(read_config(folder))
     model.to_empty(device="cpu")
     load_foreign(model, read_diffusers_weights(folder, variant), diffusers_autoencoder_rules())
     return DiffusersAutoencoder(model, usage)
@@ -160,13 +155,7 @@ def save_diffusers_autoencoder(model: Autoencoder, folder: str | Path, usage: Ma
     """
     config = to_diffusers_autoencoder_config(model, usage)
     tensors = diffusers_autoencoder_rules().to_theirs(model.state_dict())
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        Path(folder) / f"{STEM}.safetensors",
-        {"format": "pt"},
-    )
-    (Path(folder) / FILE).write_text(json.dumps(config, indent=2) + "\n")
+    write_model(folder, config, tensors)
 
 
 def to_diffusers_autoencoder_config(model: Autoencoder, usage: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 _SLOT = re.compile(r"\{(?:(\d+)-)?([a-z]\w*)(?:\+(\d+))?\}|(\*)")
@@ -104,15 +105,25 @@ class KeyRules:
         rules: at most one of them may fit any key.
         ignored: patterns of foreign keys that are no part of the module, such as those of its loss.
         older: older spellings of foreign keys, as rules from old to new; they are read, and never written.
+        joined: parts of foreign keys that stand for the rows of one tensor of ours, from the first to the last: with
+            ``("to_q", "to_k")`` the rules have ``to_q,to_k``, where the foreign keys have one of the two.
 
     Raises:
         ValueError: for a rule whose sides have different names.
     """
 
-    def __init__(self, rules: Sequence[KeyRule], *, ignored: Sequence[str] = (), older: Sequence[KeyRule] = ()) -> None:
+    def __init__(
+        self,
+        rules: Sequence[KeyRule],
+        *,
+        ignored: Sequence[str] = (),
+        older: Sequence[KeyRule] = (),
+        joined: Sequence[Sequence[str]] = (),
+    ) -> None:
         self.rules = [(Pattern(rule.theirs), Pattern(rule.ours), rule.change) for rule in rules]
         self.older = [(Pattern(rule.theirs), Pattern(rule.ours), rule.change) for rule in older]
         self.ignored = [Pattern(pattern) for pattern in ignored]
+        self.joined = [tuple(names) for names in joined]
         for theirs, ours, _ in (*self.rules, *self.older):
             if theirs.names != ours.names:
                 raise ValueError(
@@ -140,7 +151,8 @@ class KeyRules:
             ValueError: if two keys become one.
         """
         table = [(theirs, ours, change.to_ours) for theirs, ours, change in self.rules]
-        return _translate_all({key: (self._newest(key), value) for key, value in tensors.items()}, table, self.ignored)
+        newest = {key: (self._newest(key), value) for key, value in tensors.items()}
+        return _translate_all(_join(newest, self.joined), table, self.ignored)
 
     def to_theirs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename and change our tensors.
@@ -152,7 +164,7 @@ class KeyRules:
         translated, unknown = _translate_all({key: (key, value) for key, value in tensors.items()}, table, [])
         if unknown:
             raise ValueError(f"the other format has no name for {_some(unknown)}; the module is not one that it knows")
-        return translated
+        return _part(translated, self.joined)
 
     def _newest(self, key: str) -> str:
         found = _translate(key, [(old, new, change.to_ours) for old, new, change in self.older])
@@ -242,6 +254,35 @@ def _translate_all(
             raise ValueError(f"{original!r} and another key both stand for {new!r}; keep one of them")
         translated[new] = change(tensor)
     return translated, unknown
+
+
+def _join(
+    tensors: Mapping[str, tuple[str, Tensor]], joined: Sequence[tuple[str, ...]]
+) -> dict[str, tuple[str, Tensor]]:
+    """Make one tensor of those whose keys differ in one part only, wherever all of them are there."""
+    result, originals = dict(tensors), {key: original for original, (key, _) in tensors.items()}
+    for names in joined:
+        for key in list(originals):
+            if f".{names[0]}." not in key:
+                continue
+            siblings = [originals.get(key.replace(f".{names[0]}.", f".{name}.")) for name in names]
+            parts = [result[original][1] for original in siblings if original is not None]
+            if len(parts) < len(names) or len({part.shape for part in parts}) > 1:
+                continue  # these keys fit no rule, and are reported as they are
+            result = {original: value for original, value in result.items() if original not in siblings}
+            whole = key.replace(f".{names[0]}.", f".{','.join(names)}.")
+            result[whole] = (whole, torch.cat(parts))
+    return result
+
+
+def _part(tensors: Mapping[str, Tensor], joined: Sequence[tuple[str, ...]]) -> dict[str, Tensor]:
+    """The opposite of ``_join``: as many equal parts as there are names."""
+    result = dict(tensors)
+    for names in joined:
+        for key in [key for key in result if f".{','.join(names)}." in key]:
+            parts = result.pop(key).chunk(len(names))
+            result |= {key.replace(",".join(names), name): part for name, part in zip(names, parts, strict=True)}
+    return result
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -1,5 +1,10 @@
 """The keys of U-Nets in the code of CompVis and in diffusers."""
 
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from diffusion_labs.interop.autoencoder_rules import LINEAR
 from diffusion_labs.interop.key_rules import UNCHANGED, KeyRule, KeyRules, TensorChange, nested
 from diffusion_labs.models.adm_unet import ADMUNet
@@ -71,29 +76,31 @@ def compvis_unet_rules(*, conv_projections: bool = True) -> KeyRules:
     )
 
 
-def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True) -> KeyRules:
-    """Of ``UNet2DConditionModel``, which counts stages within levels, and blocks by their kind.
+def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosines_first: bool = True) -> KeyRules:
+    """Of ``UNet2DModel`` and ``UNet2DConditionModel``, which count stages within levels, and blocks by their kind.
 
     Args:
-        model: has convolutions for resampling between all of its levels, as ``ldm_unet`` has.
+        model: resamples between all of its levels.
         conv_projections: see ``compvis_unet_rules``.
+        cosines_first: in the sinusoids of the time there, as here: ``flip_sin_to_cos`` in their configuration.
     """
-    num_levels = 1 + sum(key.endswith("resample.conv.weight") for key in model.encoder.state_dict())
-    per_level = (len(model.encoder) + 1) // num_levels
+    per_level = max(1, (len(model.encoder) + 1) // model.size_multiple.bit_length())
     res_blocks = {"mid_block.resnets.0": "middle.0", "mid_block.resnets.1": "middle.2"}
-    transformers = {"mid_block.attentions.0": "middle.1"}
+    if len(model.middle) < 3:
+        res_blocks["mid_block.resnets.1"] = "middle.1"
+    attentions = {"mid_block.attentions.0": "middle.1"}
     resamplings = {}
     for i, stage in enumerate(model.decoder):
         level, layer = divmod(i, per_level)
         down, up = f"down_blocks.{level}", f"up_blocks.{level}"
         res_blocks[f"{up}.resnets.{layer}"] = f"decoder.{i}.0"
-        transformers[f"{up}.attentions.{layer}"] = f"decoder.{i}.1"
+        attentions[f"{up}.attentions.{layer}"] = f"decoder.{i}.1"
         if layer < per_level - 1:
             res_blocks[f"{down}.resnets.{layer}"] = f"encoder.{i}.0"
-            transformers[f"{down}.attentions.{layer}"] = f"encoder.{i}.1"
-        elif level < num_levels - 1:
-            resamplings[f"{down}.downsamplers.0"] = f"encoder.{i}.0.resample"
-            resamplings[f"{up}.upsamplers.0"] = f"decoder.{i}.{len(list(stage.children())) - 1}.resample"
+            attentions[f"{down}.attentions.{layer}"] = f"encoder.{i}.1"
+        elif i < len(model.encoder):
+            resamplings[f"{down}.downsamplers.0"] = f"encoder.{i}.0"
+            resamplings[f"{up}.upsamplers.0"] = f"decoder.{i}.{len(list(stage.children())) - 1}"
     res_block = [
         KeyRule("norm1.*", "norm_in.*"),
         KeyRule("conv1.*", "conv_in.*"),
@@ -102,18 +109,66 @@ def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True) -> Ke
         KeyRule("conv2.*", "conv_out.*"),
         KeyRule("conv_shortcut.*", "skip.*"),
     ]
+    parts, classes = dict(model.named_modules()), list(model.null_conditions)[:1]
+    joint = {theirs: ours for theirs, ours in attentions.items() if hasattr(parts.get(ours), "qkv")}
+    transformers = {theirs: ours for theirs, ours in attentions.items() if hasattr(parts.get(ours), "proj_in")}
     return KeyRules(
         [
-            KeyRule("time_embedding.linear_1.*", "embedding.time.linear_in.*"),
+            KeyRule("time_embedding.linear_1.weight", "embedding.time.linear_in.weight", _ORDER[cosines_first]),
+            KeyRule("time_embedding.linear_1.bias", "embedding.time.linear_in.bias"),
             KeyRule("time_embedding.linear_2.*", "embedding.time.linear_out.*"),
-            KeyRule("class_embedding.weight", "embedding.classes.class.table.weight"),
+            *[KeyRule("class_embedding.weight", f"embedding.classes.{name}.table.weight") for name in classes],
             KeyRule("add_embedding.linear_1.*", "embedding.joint.linear_in.*"),
             KeyRule("add_embedding.linear_2.*", "embedding.joint.linear_out.*"),
             KeyRule("conv_in.*", "conv_in.*"),
             *nested(res_blocks, res_block),
             *nested(transformers, _transformer(CONVOLUTION if conv_projections else LINEAR_TOO)),
-            *nested(resamplings, [KeyRule("conv.*", "conv.*")]),
+            *[rule for theirs, ours in joint.items() for rule in nested({theirs: ours}, _attention(parts[ours]))],
+            *nested(resamplings, [KeyRule("conv.*", "resample.conv.*"), *res_block]),
             KeyRule("conv_norm_out.*", "head.norm.*"),
             KeyRule("conv_out.*", "head.conv.*"),
-        ]
+        ],
+        joined=[("to_q", "to_k", "to_v")] if joint else [],
+        older=nested(
+            {theirs: theirs for theirs in joint},
+            [KeyRule(f"{old}.*", f"{new}.*") for old, new in _OF_2022.items()],
+        ),
     )
+
+
+_OF_2022 = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def _swapped_halves(weight: Tensor) -> Tensor:
+    return weight.roll(weight.shape[1] // 2, 1)
+
+
+_ORDER = {True: UNCHANGED, False: TensorChange(_swapped_halves, _swapped_halves)}
+
+
+def _attention(block: Any) -> list[KeyRule]:
+    """Of an ``AttentionBlock``: one projection here, with the heads in its own order, and three there."""
+    width = block.norm.num_channels
+    rows = torch.arange(3.0 * width, device="cpu").reshape(1, 1, -1)
+    # Row order[i] here is row i of theirs: all of q, k, and v, each by heads
+    order = torch.cat([part.flatten() for part in block.split_heads(rows, block.num_heads, 3)]).long()
+
+    def to_ours(rows: Tensor) -> Tensor:
+        return _as_convolution(rows)[order.argsort()]
+
+    def to_theirs(rows: Tensor) -> Tensor:
+        return _as_linear(rows)[order]
+
+    return [
+        KeyRule("group_norm.*", "norm.*"),
+        KeyRule("to_q,to_k,to_v.*", "qkv.*", TensorChange(to_ours, to_theirs)),
+        KeyRule("to_out.0.*", "proj_out.*", TensorChange(_as_convolution, _as_linear)),
+    ]
+
+
+def _as_convolution(weight: Tensor) -> Tensor:
+    return weight[:, :, None] if weight.dim() == 2 else weight
+
+
+def _as_linear(weight: Tensor) -> Tensor:
+    return weight.flatten(1) if weight.dim() > 1 else weight

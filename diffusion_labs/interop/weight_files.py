@@ -13,14 +13,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 STEM = "diffusion_pytorch_model"
-_INERT = "pytorch_lightning."  # its checkpoints name classes of its callbacks
+_INERT = ("pytorch_lightning.", "argparse.Namespace")  # classes of callbacks and of options, named beside weights
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, *, within: str = "state_dict") -> dict[str, Tensor]:
     """The tensors of a file: ``.safetensors``, or a pickle of ``torch.save`` (``.ckpt``, ``.bin``, ``.pt``).
 
     Pickles are read with ``weights_only=True``. The classes of callbacks that PyTorch Lightning's checkpoints name are
-    replaced by empty ones. A dict with ``state_dict`` gives that.
+    replaced by empty ones, and so are the options of ``argparse``.
+
+    Args:
+        path: the file.
+        within: of a dict with this key, the weights are what it holds.
 
     Raises:
         ValueError: for a file that is damaged, or that holds anything but weights.
@@ -40,10 +44,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than weights, or is damaged, and was not read, as a pickle can run any code; convert "
             f"it to safetensors where you trust it ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         ) from error
-    if isinstance(loaded, Mapping) and "state_dict" in loaded:
-        loaded = loaded["state_dict"]
+    if isinstance(loaded, Mapping) and within in loaded:
+        loaded = loaded[within]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"{path} has no dict of tensors, itself or as 'state_dict'; give a file of weights")
+        raise ValueError(f"{path} has no dict of tensors, itself or as {within!r}; give a file of weights")
     return dict(loaded)
 
 
@@ -86,7 +90,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _inert_classes(path: Path) -> Any:
-    """A context in which Lightning's names stand for empty classes."""
+    """A context in which the names of ``_INERT`` stand for empty classes."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, pickle.UnpicklingError):  # not a file that can be looked into

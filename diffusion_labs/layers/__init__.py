@@ -7,18 +7,31 @@ from diffusion_labs.layers.attention import (
     split_heads_interleaved,
     split_heads_stacked,
 )
+from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.convolution import Conv, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
+from diffusion_labs.layers.modulated_transformer import (
+    FeedForward,
+    ModulatedTransformerBlock,
+    SelfAttention,
+    modulate,
+    modulation,
+)
 from diffusion_labs.layers.normalisation import GroupNorm
+from diffusion_labs.layers.positions import sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
 from diffusion_labs.layers.transformer import GatedFeedForward, MultiHeadAttention, TransformerBlock
 
 __all__ = [
+    "ClassCondition",
     "Conv",
     "Downsample",
+    "FeedForward",
     "GatedFeedForward",
     "GroupNorm",
+    "ModulatedTransformerBlock",
     "MultiHeadAttention",
+    "SelfAttention",
     "SplitHeads",
     "TimeEmbedding",
     "TransformerBlock",
@@ -27,8 +40,11 @@ __all__ = [
     "average_pool",
     "conv",
     "merge_heads",
+    "modulate",
+    "modulation",
     "nearest_upsample",
     "sinusoidal_embedding",
+    "sinusoidal_positions",
     "split_heads_interleaved",
     "split_heads_stacked",
     "zero_init",

@@ -182,7 +182,7 @@ class _Build:
         return functools.partial(self.value(function, place), *positional, **keywords)
 
     def _tensor(self, key: Any, content: dict[str, Any], place: str) -> Tensor:
-        tensor = self.tensors[key]
+        tensor = self.tensors[key].clone()
         return nn.Parameter(tensor, tensor.is_floating_point()) if content["parameter"] else tensor
 
     def _dtype(self, name: Any, content: dict[str, Any], place: str) -> torch.dtype:

@@ -33,8 +33,8 @@ def save_pretrained(
     """Write a network, adapter stack, sampler, schedule, predictor or whole system to a folder of its own.
 
     ``config.json`` is plain data: what the parts are, and the arguments that make them again, as they are now. An
-    object that several parts share is one object again. The numbers are in ``model.safetensors``. Nothing in the folder is
-    code, or a pickle. It appears whole, or not at all.
+    object that several parts share is one object again. The numbers are in ``model.safetensors``. Nothing in the
+    folder is code, or a pickle. It appears whole, or not at all.
 
     Args:
         model: of the components of diffusion_labs, and the caller's own ones. Whether it is in train mode is not kept.
@@ -178,4 +178,8 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None
             "with them, or give it to a class of your own"
         )
     for key, tensor in tensors.items():
-        state[key].data = tensor
+        # Into memory that torch allocated: on that of a file, which is aligned otherwise, kernels may round differently
+        if state[key].dtype == tensor.dtype:
+            state[key].data.copy_(tensor)
+        else:
+            state[key].data = tensor.clone()

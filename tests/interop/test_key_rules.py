@@ -127,3 +127,18 @@ def test_long_lists_are_cut() -> None:
     weights = {f"more{i}": torch.zeros(1) for i in range(25)}
     with pytest.raises(ValueError, match=r"25 unexpected: \['more0', .*'more9'\] and 15 more"):
         load_foreign(Small(), weights, RULES)
+
+
+def test_rows_of_one_tensor_that_have_keys_of_their_own() -> None:
+    rules = KeyRules([KeyRule("attn.to_q,to_k.*", "attention.qk.*")], joined=[("to_q", "to_k")])
+    theirs = {"attn.to_q.weight": torch.tensor([[1.0], [2.0]]), "attn.to_k.weight": torch.tensor([[3.0], [4.0]])}
+    ours, unknown = rules.to_ours(theirs)
+    assert not unknown
+    assert torch.equal(ours["attention.qk.weight"], torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    back = rules.to_theirs(ours)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], value) for key, value in theirs.items())
+    # One that lacks the others, or does not fit them, is reported by its own name
+    for lonely in ({"attn.to_q.weight": torch.ones(2, 1)}, theirs | {"attn.to_k.weight": torch.ones(2, 2)}):
+        ours, unknown = rules.to_ours(lonely)
+        assert (ours, unknown) == ({}, list(lonely))

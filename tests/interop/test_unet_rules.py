@@ -1,7 +1,5 @@
 """Weights of U-Nets in the names of CompVis and diffusers: diffusers' own conversion, round trips, files, errors."""
 
-import re
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,30 +52,6 @@ def test_both_names_agree_with_the_conversion_of_diffusers(name: str, averaged: 
     loaded = build(name, seed=2)
     assert dl.load_compvis_unet(loaded, checkpoint, averaged=averaged) == ([], [])
     assert_equal(loaded.state_dict(), expected.state_dict())
-
-
-def test_a_folder_of_diffusers_is_read(tmp_path) -> None:
-    diffusers = pytest.importorskip("diffusers", reason="writes the folder")
-    theirs = diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=6,
-        attention_head_dim=2,
-        use_linear_projection=True,
-    )
-    randomise(theirs).save_pretrained(tmp_path / "unet")
-    for folder in (tmp_path, tmp_path / "unet"):
-        ours = dl.load_diffusers_unet(folder)
-        assert_equal(dl.to_diffusers_unet(ours, conv_projections=False), theirs.state_dict())
-    x, t, text = torch.randn(2, 4, 8, 8), torch.tensor([0, 900]), torch.randn(2, 3, 6)
-    with torch.no_grad():
-        expected = theirs(x, t, encoder_hidden_states=text).sample
-        assert (ours(x, t, {"text": text}).prediction - expected).abs().max() < 1e-4 * expected.std()
-    with pytest.raises(FileNotFoundError, match=r"has no config.json, itself or in 'unet'"):
-        dl.load_diffusers_unet(tmp_path / "vae")
 
 
 # The networks without tokens, which ADM and LDM share, in the names of guided-diffusion
@@ -148,45 +122,3 @@ def test_weights_of_another_network_are_named() -> None:
 def test_a_network_that_a_format_has_no_names_for() -> None:
     with pytest.raises(ValueError, match=r"has no name for .*context_kv"):
         dl.to_compvis_unet(dl.adm_unet(model_channels=32, channel_mult=(1,), tokens={"text": 4}))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"_class_name": "UNet2DModel"}, "_class_name='UNet2DModel' is not known here"),
-        ({"new_key": 3}, "new_key=3 is not known; remove it"),
-        ({"dual_cross_attention": True}, "dual_cross_attention=True cannot be represented; it must be one of [False]"),
-        ({"mid_block_type": "UNetMidBlock2D"}, "mid_block_type='UNetMidBlock2D' cannot be represented"),
-        ({"block_out_channels": [320, 480, 640, 640]}, "block_out_channels=[320, 480, 640, 640] cannot be"),
-        ({"down_block_types": ["DownBlock2D"]}, "down_block_types=['DownBlock2D'] cannot be represented"),
-        ({"up_block_types": ["CrossAttnUpBlock2D"] * 4}, "must have attention where down_block_types has"),
-        ({"attention_head_dim": [8, 8, 4, 5]}, "heads must have one number or one width"),
-        (
-            {"attention_head_dim": [8, 8]},
-            "attention_head_dim=[8, 8] cannot be represented; it must be a number, or one",
-        ),
-        ({"layers_per_block": [2, 2, 2, 2]}, "layers_per_block=[2, 2, 2, 2] and cross_attention_dim=1280 must be one"),
-        ({"addition_embed_type": "text"}, "addition_embed_type='text' cannot be represented"),
-    ],
-)
-def test_configurations_that_cannot_be_represented(change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        dl.from_diffusers_unet_config({"_class_name": "UNet2DConditionModel"} | change)
-
-
-def test_every_key_of_diffusers_is_read_or_refused_by_name() -> None:
-    """Each is a size, has one harmless value which is the class' default, or does not change the numbers."""
-    diffusers = pytest.importorskip("diffusers", reason="has the keys")
-    import inspect
-
-    from diffusion_labs.interop.diffusers_unet import NEUTRAL, NOTES, SIZES, UNREAD
-
-    parameters = dict(inspect.signature(diffusers.UNet2DConditionModel.__init__).parameters)
-    del parameters["self"]
-    assert parameters.keys() - NOTES == SIZES.keys() | NEUTRAL.keys() | UNREAD
-    for key, parameter in parameters.items():
-        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        if key in SIZES:
-            assert default == SIZES[key], key
-        if key in NEUTRAL:
-            assert default in NEUTRAL[key], key

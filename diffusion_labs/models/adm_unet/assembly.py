@@ -27,6 +27,7 @@ class TrunkOptions(TypedDict, total=False):
 
     num_resamples: int | None
     conv_resample: bool
+    downsample_padding: tuple[int, int]
     learned_variance: bool
     dropout: float
     dims: int
@@ -96,6 +97,7 @@ def assemble(
     residual_resampling: bool,
     num_resamples: int | None = None,
     conv_resample: bool = True,
+    downsample_padding: tuple[int, int] = (1, 1),
     learned_variance: bool = False,
     dropout: float = 0.0,
     dims: int = 2,
@@ -144,7 +146,9 @@ def assemble(
     def downsample(width: int) -> nn.Module:
         if residual_resampling:
             return res_block(width, width, resample=average_pool(dims))
-        return ResampleBlock(Downsample(width, dims=dims) if conv_resample else average_pool(dims))
+        if not conv_resample:
+            return ResampleBlock(average_pool(dims))
+        return ResampleBlock(Downsample(width, dims=dims, padding=downsample_padding))
 
     def upsample(width: int) -> nn.Module:
         if residual_resampling:

@@ -70,6 +70,7 @@ def adm_unet(
     scale_shift: bool = True,
     residual_resampling: bool = True,
     conv_resample: bool = True,
+    downsample_padding: tuple[int, int] = (1, 1),
     learned_variance: bool = False,
     dropout: float = 0.0,
     classes: Mapping[str, int] | None = None,
@@ -77,6 +78,7 @@ def adm_unet(
     tokens: Mapping[str, int] | None = None,
     context_dim: int | None = None,
     time_scale: float = 1.0,
+    time_shift: int = 0,
     dims: int = 2,
     num_groups: int = 32,
     norm_eps: float = 1e-5,
@@ -106,6 +108,7 @@ def adm_unet(
             added to its input (DDPM, LDM).
         residual_resampling: resample inside of residual blocks (ADM); if false, between them (LDM).
         conv_resample: with a convolution, where ``residual_resampling`` is false.
+        downsample_padding: of that convolution, see ``Downsample``; ``(0, 1)`` in DDPM (arXiv 2006.11239).
         learned_variance: also predict ``variance_value``.
         dropout: dropout rate of the residual blocks.
         classes: class conditions, ``{name: number of classes}``; input ``[b]``, the null class is n.
@@ -114,6 +117,7 @@ def adm_unet(
             ``<name>_mask``. Keys and values of all attention blocks (GLIDE, arXiv 2112.10741).
         context_dim: width of the tokens in the network; that of the time embedding by default.
         time_scale: multiplies the time; 1000 for times in [0, 1] or EDM's c_noise, see ``sinusoidal_embedding``.
+        time_shift: 1 in DDPM, see ``sinusoidal_embedding``.
         dims: number of spatial dimensions, 1, 2 or 3. Resampling changes all of them.
         num_groups: groups of every norm.
         norm_eps: eps of every norm.
@@ -154,7 +158,7 @@ def adm_unet(
 
     return assemble(
         lambda: ConditionEmbedding(
-            TimeEmbedding(model_channels, embed_dim, scale=time_scale),
+            TimeEmbedding(model_channels, embed_dim, scale=time_scale, shift=time_shift),
             classes=classes or {},
             vectors=vectors or {},
             tokens=tokens,
@@ -172,6 +176,7 @@ def adm_unet(
         scale_shift=scale_shift,
         residual_resampling=residual_resampling,
         conv_resample=conv_resample,
+        downsample_padding=downsample_padding,
         learned_variance=learned_variance,
         dropout=dropout,
         dims=dims,

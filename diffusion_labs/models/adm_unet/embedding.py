@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
-from diffusion_labs.layers import TimeEmbedding
+from diffusion_labs.layers import ClassCondition, TimeEmbedding
 from diffusion_labs.models.adm_unet.blocks import Context
 from diffusion_labs.models.adm_unet.conditions import (
-    ClassCondition,
     JointCondition,
     ProjectedTokenCondition,
     TokenCondition,

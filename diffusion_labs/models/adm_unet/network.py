@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule
+from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_identity
 from diffusion_labs.layers import Conv, GroupNorm, conv, zero_init
 from diffusion_labs.models.adm_unet.blocks import BlockSequence, Context, NumberedAttention
 from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
@@ -171,7 +171,7 @@ class ADMUNet(ConditionalModule):
         if context is not None:
             context = context._replace(tokens=context.tokens.to(h.dtype))
         if "identity_attention" in conditions:
-            self._check_identity(conditions["identity_attention"])
+            check_identity(conditions["identity_attention"], self.attention_blocks)
             context = Context(h.new_zeros(len(h), 0, 0), None) if context is None else context
             context = context._replace(identity=conditions["identity_attention"])
 
@@ -214,11 +214,4 @@ class ADMUNet(ConditionalModule):
             raise ValueError(
                 f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
                 "sample of x; use timestep.expand"
-            )
-
-    def _check_identity(self, identity: Tensor) -> None:
-        if identity.dtype != torch.bool or list(identity.shape[1:]) != [len(self.attention_blocks)]:
-            raise ValueError(
-                f"'identity_attention' is {identity.dtype} of shape {list(identity.shape)}, but must be torch.bool of "
-                f"shape {[len(identity), len(self.attention_blocks)]}: one column for each of {self.attention_blocks}"
             )

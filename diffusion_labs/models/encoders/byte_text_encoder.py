@@ -58,6 +58,9 @@ class ByteTextEncoder(TextEncoder):
         super().__init__()
         if max_bytes < 1:
             raise ValueError(f"max_bytes ({max_bytes}) must be at least 1")
+        self.width = width
+        self.depth = depth
+        self.num_heads = num_heads
         self.max_bytes = max_bytes
         self.name = name
         self.tokens = nn.Embedding(PADDING + 1, width)

@@ -24,6 +24,7 @@ class ClassEmbedding(nn.Module):
     def __init__(self, num_classes: int, width: int, *, name: str = "class_token") -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.width = width
         self.name = name
         self.table = nn.Embedding(num_classes + 1, width)
 

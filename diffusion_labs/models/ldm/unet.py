@@ -74,7 +74,8 @@ def ldm_unet(
         time_scale: see ``adm_unet``.
         scale_shift: see ``adm_unet``.
         residual_resampling: see ``adm_unet``.
-        options: the other options of ``adm_unet``: ``num_resamples``, ``conv_resample``, ``learned_variance``,
+        options: the other options of ``adm_unet``: ``num_resamples``, ``conv_resample``,
+            ``downsample_padding``, ``learned_variance``,
             ``dropout``, ``dims``, ``num_groups``, ``norm_eps`` (not of Transformers), ``checkpointing``, ``dtype``.
 
     Returns:

@@ -1,0 +1,102 @@
+"""What the models of diffusers have in common on disk: a ``config.json`` of checked keys beside the weights."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diffusion_labs.interop.weight_files import STEM
+
+FILE = "config.json"
+NOTES = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "sample_size"})
+
+
+class ModelConfig:
+    """The keys of one class of models, with its defaults; those that ours cannot follow are refused.
+
+    Args:
+        given: the configuration.
+        sizes: the keys that are read, with the defaults of the class.
+        neutral: the keys that are not, with the values at which they do nothing.
+        unread: keys that do not change what the network computes.
+
+    Raises:
+        ValueError: naming the key that is unknown or cannot be represented.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        sizes: Mapping[str, Any],
+        neutral: Mapping[str, tuple[Any, ...]],
+        unread: frozenset[str] = frozenset(),
+    ) -> None:
+        self.name = given["_class_name"]
+        self.given = given
+        self.sizes = dict(sizes)
+        for key, value in given.items():
+            if key in sizes:
+                self.sizes[key] = value
+            elif key in neutral:
+                if value not in neutral[key]:
+                    raise self.refused(key, f"cannot be represented; it must be one of {list(neutral[key])}")
+            elif key not in NOTES and key not in unread:
+                raise self.refused(key, "is not known; remove it, if it means nothing")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.sizes[key]
+
+    def refused(self, key: str, why: str) -> ValueError:
+        """The error that names a key."""
+        return ValueError(f"{self.name}: {key}={self.sizes.get(key, self.given.get(key))!r} {why}")
+
+    def choose(self, key: str, table: Mapping[Any, Any]) -> Any:
+        """The entry of a table that a key names."""
+        if self[key] not in table:
+            raise self.refused(key, f"cannot be represented; it must be one of {list(table)}")
+        return table[self[key]]
+
+    def choose_each(self, key: str, table: Mapping[Any, Any], length: int) -> list[Any]:
+        """The entries of a table that a list names, of which there must be as many as levels."""
+        if len(self[key]) != length or any(kind not in table for kind in self[key]):
+            raise self.refused(key, f"cannot be represented; it must hold {list(table)}, as many as block_out_channels")
+        return [table[kind] for kind in self[key]]
+
+    def number(self, *keys: str) -> None:
+        """Refuse keys that are not one number."""
+        for key in keys:
+            if not isinstance(self[key], int):
+                raise self.refused(key, "cannot be represented; it must be one number")
+
+
+def find_model(folder: str | Path, names: Sequence[str]) -> Path:
+    """The folder with the configuration: itself, or one that a pipeline has in it.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for name in ("", *names):
+        if (Path(folder) / name / FILE).is_file():
+            return Path(folder) / name
+    places = repr(names[0]) if len(names) == 1 else f"one of {list(names)}"
+    raise FileNotFoundError(f"{folder} has no {FILE}, itself or in {places}; give that of a model or a pipeline")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration in a folder."""
+    config: dict[str, Any] = json.loads((folder / FILE).read_text())
+    return config
+
+
+def write_model(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a folder that ``from_pretrained`` of diffusers reads."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    save_file(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+        Path(folder) / f"{STEM}.safetensors",
+        {"format": "pt"},
+    )
+    (Path(folder) / FILE).write_text(json.dumps(config, indent=2) + "\n")

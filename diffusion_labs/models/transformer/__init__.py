@@ -1,0 +1,7 @@
+"""Transformers."""
+
+from diffusion_labs.models.transformer.build import dit
+from diffusion_labs.models.transformer.dit import DiT
+from diffusion_labs.models.transformer.sizes import DITS
+
+__all__ = ["DITS", "DiT", "dit"]
