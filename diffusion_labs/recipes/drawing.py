@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from diffusion_labs.samplers import Sampler
 PREVIEW_STEPS = 20  # calls of the network for a picture during training
 
 
+@runtime_checkable
 class ModelSizes(Protocol):
     """Plain data from which a model is built, and how to draw from it."""
 

@@ -1,5 +1,6 @@
 """Latent diffusion on small images: the model, and the stages of its training."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,10 +260,8 @@ def draw_reconstructions(autoencoder: Any, images: Tensor, path: Path) -> Tensor
 
 def fingerprint(module: nn.Module) -> str:
     """A hash of a module's weights."""
-    import hashlib
-
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
