@@ -16,6 +16,7 @@ from diffusion_labs.interop.diffusers_unet import (
     to_diffusers_unet,
 )
 from diffusion_labs.interop.dit import load_dit, to_dit
+from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "load_diffusers_unet",
     "load_dit",
     "load_foreign",
+    "load_guided_diffusion",
     "save_diffusers_autoencoder",
     "save_diffusers_dit",
     "save_diffusers_unet",
@@ -41,4 +43,5 @@ __all__ = [
     "to_compvis_unet",
     "to_diffusers_unet",
     "to_dit",
+    "to_guided_diffusion",
 ]

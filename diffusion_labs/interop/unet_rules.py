@@ -37,41 +37,63 @@ def _transformer(projection: TensorChange) -> list[KeyRule]:
     ]
 
 
-def compvis_unet_rules(*, conv_projections: bool = True) -> KeyRules:
+_RES_BLOCK = [
+    KeyRule("in_layers.0.*", "norm_in.*"),
+    KeyRule("in_layers.2.*", "conv_in.*"),
+    KeyRule("emb_layers.1.*", "norm_out.projection.*"),
+    KeyRule("out_layers.0.*", "norm_out.norm.*"),
+    KeyRule("out_layers.3.*", "conv_out.*"),
+    KeyRule("skip_connection.*", "skip.*"),
+]
+_ENCODER = {"input_blocks.{i+1}.{j}": "encoder.{i}.{j}", "middle_block.{j}": "middle.{j}"}
+_WITHOUT_NULL = TensorChange(
+    lambda table: torch.cat([table, table.new_zeros(1, table.shape[1])]), lambda table: table[:-1]
+)
+
+
+def compvis_unet_rules(*, conv_projections: bool = True, null_class: bool = True) -> KeyRules:
     """Of guided-diffusion, Latent Diffusion and Stable Diffusion, without ``model.diffusion_model.``.
 
     Args:
         conv_projections: the projections of spatial transformers are written as 1x1 convolutions, as Stable Diffusion
             1 has them, and not as linear layers, as 2 and XL have. Both are read.
+        null_class: the last class there is the null class here. Otherwise there is none there: it becomes zeros.
     """
-    stages = {
-        "input_blocks.{i+1}.{j}": "encoder.{i}.{j}",
-        "middle_block.{j}": "middle.{j}",
-        "output_blocks.{i}.{j}": "decoder.{i}.{j}",
-    }
-    res_block = [
-        KeyRule("in_layers.0.*", "norm_in.*"),
-        KeyRule("in_layers.2.*", "conv_in.*"),
-        KeyRule("emb_layers.1.*", "norm_out.projection.*"),
-        KeyRule("out_layers.0.*", "norm_out.norm.*"),
-        KeyRule("out_layers.3.*", "conv_out.*"),
-        KeyRule("skip_connection.*", "skip.*"),
-    ]
+    stages = {**_ENCODER, "output_blocks.{i}.{j}": "decoder.{i}.{j}"}
+    classes = UNCHANGED if null_class else _WITHOUT_NULL
     return KeyRules(
         [
             KeyRule("time_embed.0.*", "embedding.time.linear_in.*"),
             KeyRule("time_embed.2.*", "embedding.time.linear_out.*"),
-            KeyRule("label_emb.weight", "embedding.classes.class.table.weight"),
+            KeyRule("label_emb.weight", "embedding.classes.class.table.weight", classes),
             KeyRule("label_emb.0.0.*", "embedding.joint.linear_in.*"),
             KeyRule("label_emb.0.2.*", "embedding.joint.linear_out.*"),
             KeyRule("input_blocks.0.0.*", "conv_in.*"),
-            *nested(stages, res_block),
+            *nested(stages, _RES_BLOCK),
             *nested(stages, _transformer(CONVOLUTION if conv_projections else LINEAR_TOO)),
             *nested(stages, [KeyRule("qkv.*", "qkv.*")]),
             KeyRule("input_blocks.{i+1}.{j}.op.*", "encoder.{i}.{j}.resample.conv.*"),
             KeyRule("output_blocks.{i}.{j}.conv.*", "decoder.{i}.{j}.resample.conv.*"),
             KeyRule("out.0.*", "head.norm.*"),
             KeyRule("out.2.*", "head.conv.*"),
+        ]
+    )
+
+
+def guided_classifier_rules() -> KeyRules:
+    """Of the classifier of guided-diffusion."""
+    attention = [KeyRule(f"{name}.*", f"{name}.*") for name in ("norm", "qkv", "proj_out")]
+    return KeyRules(
+        [
+            KeyRule("time_embed.0.*", "time.linear_in.*"),
+            KeyRule("time_embed.2.*", "time.linear_out.*"),
+            KeyRule("input_blocks.0.0.*", "conv_in.*"),
+            *nested(_ENCODER, [*_RES_BLOCK, *attention]),
+            KeyRule("input_blocks.{i+1}.{j}.op.*", "encoder.{i}.{j}.resample.conv.*"),
+            KeyRule("out.0.*", "norm.*"),
+            KeyRule("out.2.positional_embedding", "pool.positions"),
+            KeyRule("out.2.qkv_proj.*", "pool.qkv.*"),
+            KeyRule("out.2.c_proj.*", "pool.out.*"),
         ]
     )
 

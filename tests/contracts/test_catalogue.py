@@ -45,6 +45,7 @@ def catalogued_components() -> set[type]:
         catalogue.MEANS,
         catalogue.NETWORKS,
         catalogue.AUTOENCODERS,
+        catalogue.CLASSIFIERS,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,

@@ -15,6 +15,7 @@ from tests import catalogue
 from tests.catalogue import (
     ADAPTERS,
     AUTOENCODERS,
+    CLASSIFIERS,
     DENSITIES,
     LOSSES,
     NETWORKS,
@@ -98,6 +99,7 @@ COMPONENTS: dict[str, Call] = {
     **{f"predictor-{n}": lambda n=n: predicted(n) for n in PREDICTORS},
     **{f"network-{n}": lambda n=n: conditioned(NETWORKS[n]()) for n in NETWORKS},
     **{f"autoencoder-{n}": lambda n=n: (AUTOENCODERS[n](), (torch.randn(4, 1, 8, 8),)) for n in AUTOENCODERS},
+    **{f"classifier-{n}": lambda n=n: (CLASSIFIERS[n](), conditioned(nn.Identity())[1][:2]) for n in CLASSIFIERS},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
     **{f"adapter-train-{n}": lambda n=n: adapted(n, training=True) for n in ADAPTERS},
     **{f"sampler-{n}": lambda n=n: sampled(n) for n in SAMPLERS},

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import diffusion_labs as dl
 from diffusion_labs.layers import average_pool, nearest_upsample, split_heads_interleaved, split_heads_stacked
 from diffusion_labs.models import ADMUNet, adm_unet
 from diffusion_labs.models.adm_unet.blocks import (
@@ -221,54 +222,22 @@ def test_res_block_is_its_formula(embedding_norm: type, change: str) -> None:
 
 # Sizes of released checkpoints, in millions of parameters and in tensors
 
-MULT_64, MULT_128, MULT_256 = (1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
-CLASSES = {"learned_variance": True, "classes": {"class": 1000}}
+MULT_64, MULT_256 = (1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
 UPSAMPLER = {"in_channels": 6, "out_channels": 3}
+ADM = {
+    "imagenet_64": (295.90, 541),
+    "imagenet_128": (421.53, 493),
+    "imagenet_256": (553.84, 567),
+    "imagenet_256_uncond": (552.81, 566),
+    "imagenet_512": (559.00, 645),
+    "lsun_bedroom": (552.81, 566),
+    "lsun_cat": (552.81, 566),
+    "lsun_horse": (552.81, 566),
+    "upsampler_64_256": (311.80, None),
+    "upsampler_128_512": (308.84, None),
+}
 RELEASED = {
-    "64x64_diffusion": (
-        {"model_channels": 192, "channel_mult": MULT_64, "num_res_blocks": 3, "head_channels": 64}
-        | {"attention_levels": (1, 2, 3), "attention_order": "new", "dropout": 0.1}
-        | CLASSES,
-        295.90,
-        541,
-    ),
-    "128x128_diffusion": (
-        {"model_channels": 256, "channel_mult": MULT_128, "num_heads": 4, "attention_levels": (2, 3, 4)} | CLASSES,
-        421.53,
-        493,
-    ),
-    "256x256_diffusion": (
-        {"model_channels": 256, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (3, 4, 5)} | CLASSES,
-        553.84,
-        567,
-    ),
-    "256x256_diffusion_uncond": (
-        {"model_channels": 256, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (3, 4, 5)}
-        | {"learned_variance": True},
-        552.81,
-        566,
-    ),
-    "512x512_diffusion": (
-        {"model_channels": 256, "channel_mult": (0.5, *MULT_256), "head_channels": 64}
-        | {"attention_levels": (4, 5, 6)}
-        | CLASSES,
-        559.00,
-        645,
-    ),
-    "64_256_upsampler": (
-        {"model_channels": 192, "channel_mult": MULT_256, "num_heads": 4, "attention_levels": (3, 4, 5)}
-        | UPSAMPLER
-        | CLASSES,
-        311.80,
-        None,
-    ),
-    "128_512_upsampler": (
-        {"model_channels": 192, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (4, 5)}
-        | UPSAMPLER
-        | CLASSES,
-        308.84,
-        None,
-    ),
+    **{name: (dl.ADM_UNETS[name], *counts) for name, counts in ADM.items()},
     # DALL-E 2, Table 3. The counts in our notes are those of the two with attention in the middle, which
     # the paper says that its upsamplers do not have.
     "dalle2 trunk of the decoder": (
@@ -298,6 +267,10 @@ RELEASED = {
         None,
     ),
 }
+
+
+def test_every_released_size_has_its_count() -> None:
+    assert ADM.keys() == dl.ADM_UNETS.keys()
 
 
 @pytest.mark.parametrize("name", RELEASED)
