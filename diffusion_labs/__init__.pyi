@@ -217,6 +217,10 @@ from .interop import from_diffusers_dit_config as from_diffusers_dit_config
 from .interop import load_diffusers_dit as load_diffusers_dit
 from .interop import save_diffusers_dit as save_diffusers_dit
 from .interop import load_dit as load_dit
+from .interop import load_torchmultimodal_autoencoder as load_torchmultimodal_autoencoder
+from .interop import load_torchmultimodal_unet as load_torchmultimodal_unet
+from .interop import to_torchmultimodal_autoencoder as to_torchmultimodal_autoencoder
+from .interop import to_torchmultimodal_unet as to_torchmultimodal_unet
 from .interop import load_guided_diffusion as load_guided_diffusion
 from .interop import to_guided_diffusion as to_guided_diffusion
 from .interop import to_dit as to_dit

@@ -145,7 +145,13 @@ def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosin
             KeyRule("conv_in.*", "conv_in.*"),
             *nested(res_blocks, res_block),
             *nested(transformers, _transformer(CONVOLUTION if conv_projections else LINEAR_TOO)),
-            *[rule for theirs, ours in joint.items() for rule in nested({theirs: ours}, _attention(parts[ours]))],
+            *[
+                rule
+                for theirs, ours in joint.items()
+                for rule in nested(
+                    {theirs: ours}, joint_attention(parts[ours], "to_q,to_k,to_v", "to_out.0", norm="group_norm")
+                )
+            ],
             *nested(resamplings, [KeyRule("conv.*", "resample.conv.*"), *res_block]),
             KeyRule("conv_norm_out.*", "head.norm.*"),
             KeyRule("conv_out.*", "head.conv.*"),
@@ -165,26 +171,34 @@ def _swapped_halves(weight: Tensor) -> Tensor:
     return weight.roll(weight.shape[1] // 2, 1)
 
 
-_ORDER = {True: UNCHANGED, False: TensorChange(_swapped_halves, _swapped_halves)}
+SINES_FIRST = TensorChange(_swapped_halves, _swapped_halves)  # of the sinusoids there; here the cosines are
+_ORDER = {True: UNCHANGED, False: SINES_FIRST}
 
 
-def _attention(block: Any) -> list[KeyRule]:
-    """Of an ``AttentionBlock``: one projection here, with the heads in its own order, and three there."""
-    width = block.norm.num_channels
-    rows = torch.arange(3.0 * width, device="cpu").reshape(1, 1, -1)
-    # Row order[i] here is row i of theirs: all of q, k, and v, each by heads
-    order = torch.cat([part.flatten() for part in block.split_heads(rows, block.num_heads, 3)]).long()
+def joint_attention(block: Any, projections: str, out: str, *, norm: str) -> list[KeyRule]:
+    """Of an ``AttentionBlock``: one projection here, with the heads in its own order, and three linear layers there.
 
-    def to_ours(rows: Tensor) -> Tensor:
-        return _as_convolution(rows)[order.argsort()]
+    Args:
+        block: the block.
+        projections: the names of q, k and v there, as ``KeyRules`` joins them.
+        out: the name of the last layer there.
+        norm: the name of the norm there.
+    """
 
-    def to_theirs(rows: Tensor) -> Tensor:
-        return _as_linear(rows)[order]
+    def order(parts: int) -> Tensor:
+        """Row ``order[i]`` here is row i there: all of q, then k, then v, each by heads."""
+        rows = torch.arange(float(parts * block.norm.num_channels), device="cpu").reshape(1, 1, -1)
+        return torch.cat([part.flatten() for part in block.split_heads(rows, block.num_heads, parts)]).long()
+
+    def reordered(parts: int) -> TensorChange:
+        return TensorChange(
+            lambda rows: _as_convolution(rows)[order(parts).argsort()], lambda rows: _as_linear(rows)[order(parts)]
+        )
 
     return [
-        KeyRule("group_norm.*", "norm.*"),
-        KeyRule("to_q,to_k,to_v.*", "qkv.*", TensorChange(to_ours, to_theirs)),
-        KeyRule("to_out.0.*", "proj_out.*", TensorChange(_as_convolution, _as_linear)),
+        KeyRule(f"{norm}.*", "norm.*"),
+        KeyRule(f"{projections}.*", "qkv.*", reordered(3)),
+        KeyRule(f"{out}.*", "proj_out.*", LINEAR_1D),
     ]
 
 
@@ -194,3 +208,6 @@ def _as_convolution(weight: Tensor) -> Tensor:
 
 def _as_linear(weight: Tensor) -> Tensor:
     return weight.flatten(1) if weight.dim() > 1 else weight
+
+
+LINEAR_1D = TensorChange(_as_convolution, _as_linear)  # there a linear layer [o, i], here a convolution over tokens

@@ -179,6 +179,31 @@ def test_context_attention_is_its_formula(order: str, masked: bool) -> None:
     torch.testing.assert_close(y, x + h.reshape(x.shape), rtol=1e-10, atol=1e-10)
 
 
+def test_a_vector_makes_tokens_before_the_others() -> None:
+    """As if its tokens had been given, in a network whose projection of tokens is the identity."""
+    sizes = {"model_channels": 8, "channel_mult": (1,), "num_res_blocks": 1, "num_groups": 4, "attention_levels": (0,)}
+    conditions = {"vectors": {"image": 6}, "tokens": {"text": 5}, "context_dim": 5}
+    network = randomise(dl.adm_unet(**sizes, **conditions, vector_tokens={"image": 4}))
+    plain = dl.adm_unet(**sizes, **conditions)
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if "vector_tokens" not in k})
+    with torch.no_grad():
+        for model in (network, plain):
+            model.embedding.tokens["text"].linear.weight.copy_(torch.eye(5))
+            model.embedding.tokens["text"].linear.bias.zero_()
+    x, t, image, text = torch.randn(2, 3, 4, 4), torch.tensor([3, 900]), torch.randn(2, 6), torch.randn(2, 3, 5)
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    layer = network.embedding.vector_tokens["image"].linear
+    rows = [slice(5 * i, 5 * i + 5) for i in range(4)]
+    made = torch.stack([image @ layer.weight[r].mT + layer.bias[r] for r in rows], 1)
+    actual = network(x, t, {"image": image, "text": text, "text_mask": mask})
+    joint = torch.cat([torch.ones(2, 4, dtype=torch.bool), mask], 1)
+    expected = plain(x, t, {"image": image, "text": torch.cat([made, text], 1), "text_mask": joint})
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    # An absent vector is zeros, in the embedding and in the context
+    zeros = network(x, t, {"image": torch.zeros(2, 6), "text": text})
+    torch.testing.assert_close(network(x, t, {"text": text}), zeros)
+
+
 def test_the_two_orders_differ_on_the_same_weights() -> None:
     blocks = [
         randomise(AttentionBlock(8, 2, split_heads=split, num_groups=2))
