@@ -52,6 +52,7 @@ def catalogued_components() -> set[type]:
         catalogue.DISCRIMINATORS,
         catalogue.PERCEPTUAL,
         catalogue.OBJECTIVES,
+        catalogue.CLASSIFIERS,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,

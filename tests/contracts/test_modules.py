@@ -15,6 +15,7 @@ from tests import catalogue
 from tests.catalogue import (
     ADAPTERS,
     AUTOENCODERS,
+    CLASSIFIERS,
     DENSITIES,
     DISCRIMINATORS,
     LATENT_SCALES,
@@ -111,6 +112,7 @@ COMPONENTS: dict[str, Call] = {
     **{f"discriminator-{n}": lambda n=n: (DISCRIMINATORS[n](), (torch.randn(4, 1, 8, 8),)) for n in DISCRIMINATORS},
     **{f"loss-{n}": lambda n=n: (PERCEPTUAL[n](), tuple(torch.rand(2, 2, 1, 16, 16))) for n in PERCEPTUAL},
     **{f"objective-{n}": lambda n=n: (OBJECTIVES[n](), (catalogue.batch(),)) for n in OBJECTIVES},
+    **{f"classifier-{n}": lambda n=n: (CLASSIFIERS[n](), conditioned(nn.Identity())[1][:2]) for n in CLASSIFIERS},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
     **{f"adapter-train-{n}": lambda n=n: adapted(n, training=True) for n in ADAPTERS},
     **{f"sampler-{n}": lambda n=n: sampled(n) for n in SAMPLERS},
