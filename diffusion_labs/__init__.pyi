@@ -256,6 +256,9 @@ from .interop import load_diffusers_dit as load_diffusers_dit
 from .interop import save_diffusers_dit as save_diffusers_dit
 from .interop import load_dit as load_dit
 from .interop import to_dit as to_dit
+from .interop import to_diffusers_config as to_diffusers_config
+from .interop import load_diffusers_pipeline as load_diffusers_pipeline
+from .interop import save_diffusers_pipeline as save_diffusers_pipeline
 
 # What networks and adapters have in common
 from .conditioning import ConditionalModule as ConditionalModule

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model by a recipe",
     "sample": "draw pictures from a run",
+    "convert": "write a model in another format",
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }
 HELP = """usage: diffusion-labs COMMAND [OPTIONS]

@@ -62,6 +62,7 @@ class ByteTextEncoder(TextEncoder):
         self.depth = depth
         self.num_heads = num_heads
         self.max_bytes = max_bytes
+        self.name = name
         self.names = (name, mask_of(name))
         self.tokens = nn.Embedding(PADDING + 1, width)
         self.positions = nn.Parameter(0.02 * torch.randn(max_bytes + 1, width))

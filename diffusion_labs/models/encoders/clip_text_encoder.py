@@ -80,6 +80,8 @@ class CLIPTextEncoder(PretrainedTextEncoder):
         names = (name,) if pooled_name is None else (name, pooled_name)
         length: int = model.config.max_position_embeddings  # type: ignore[union-attr, assignment]
         super().__init__(model, tokenizer, names=names, max_length=length, frozen=frozen)
+        self.name = name
+        self.pooled_name = pooled_name
         self.states = states
 
     def encode(self, ids: Int[Tensor, "b n"]) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ class SentenceEncoder(PretrainedTextEncoder):
         frozen: bool = True,
     ) -> None:
         super().__init__(model, tokenizer, names=(name,), max_length=max_length, frozen=frozen)
+        self.name = name
 
     def encode(self, ids: Int[Tensor, "b n"]) -> dict[str, Tensor]:
         """The vectors."""

@@ -33,6 +33,8 @@ class SpatialRescaler(nn.Module):
                 f"in_channels ({in_channels}) and out_channels ({out_channels}) are needed both, or neither"
             )
         self.halvings = halvings
+        self.in_channels = in_channels
+        self.out_channels = out_channels
         self.name = name
         self.mix: nn.Module = nn.Identity()
         if in_channels is not None and out_channels is not None:

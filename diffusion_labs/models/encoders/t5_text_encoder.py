@@ -32,6 +32,7 @@ class T5TextEncoder(PretrainedTextEncoder):
         frozen: bool = True,
     ) -> None:
         super().__init__(model, tokenizer, names=(name, mask_of(name)), max_length=max_length, frozen=frozen)
+        self.name = name
 
     def encode(self, ids: Int[Tensor, "b n"]) -> dict[str, Tensor]:
         """The states, zeros where the text is padded, and the mask."""
