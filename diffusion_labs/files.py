@@ -34,6 +34,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """A temporary path beside ``file``, which takes its place when it is written and flushed."""
+    file = file.absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp-{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(file)
+        flush(file.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as file:

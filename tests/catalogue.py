@@ -311,6 +311,30 @@ def text_encoder(width: int = 8) -> dl.ByteTextEncoder:
     return randomise(dl.ByteTextEncoder(width, depth=1, num_heads=2, max_bytes=12))
 
 
+def pretrained_encoder(name: str, **options: Any) -> dl.PretrainedTextEncoder:
+    """A text encoder of transformers with random weights and a vocabulary of a few words."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = ["<pad>", "<start>", "<unknown>", "a", "the", "and", "cat", "dog", "<end>"]
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unknown>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("<start>", 1), ("<end>", 8)]
+    words.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
+
+    layers = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    ids = {"vocab_size": 9, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 8}
+    if name == "clip":
+        config = transformers.CLIPTextConfig(**layers, **ids, max_position_embeddings=9)
+        return dl.CLIPTextEncoder(randomise(transformers.CLIPTextModel(config)), tokenizer, **options)
+    if name == "t5":
+        config = transformers.T5Config(**ids, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+        return dl.T5TextEncoder(randomise(transformers.T5EncoderModel(config)), tokenizer, **options)
+    config = transformers.BertConfig(**layers, **ids, max_position_embeddings=16)
+    return dl.SentenceEncoder(randomise(transformers.BertModel(config)), tokenizer, **options)
+
+
 def conditioner() -> dl.Conditioner:
     """Classes and texts as tokens."""
     return dl.Conditioner({"class": randomise(dl.ClassEmbedding(NUM_CLASSES, 8)), "caption": text_encoder()})
@@ -346,6 +370,11 @@ def latent_diffusion(network: nn.Module | None = None, **options: Any) -> dl.Lat
 SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
     "class_embedding": lambda: (randomise(dl.ClassEmbedding(NUM_CLASSES, 8)), (torch.tensor([0, 3, 2, 0]),)),
     "byte_text_encoder": lambda: (text_encoder(), (text_encoder().tokenize(texts()),)),
+    **{
+        f"{name}_encoder": lambda name=name: (pretrained_encoder(name), (torch.tensor([[1, 3, 7, 8], [1, 8, 0, 0]]),))
+        for name in ("clip", "t5", "sentence")
+    },
+    "spatial_rescaler": lambda: (randomise(dl.SpatialRescaler(1, 3, 2)), (torch.randn(4, 3, 8, 8),)),
     "conditioner": lambda: (
         conditioner(),
         ({"caption": text_encoder().tokenize(texts()), "class": torch.arange(4) % 3}, torch.randn(4, 3, 4, 4)),
@@ -473,6 +502,11 @@ ADAPTERS: dict[str, AdapterCase] = {
         lambda model: dl.InPainting(model, 1),
         grow=lambda c, out: (c + 2, out),
         inputs=lambda x: {"mask": (x[:, :1] > 0).to(x), "masked_image": 0.5 * x[:, :1]},
+    ),
+    "concatenation": AdapterCase(
+        lambda model: dl.Concatenation(model, {"map": 2, "edges": 1}),
+        grow=lambda c, out: (c + 3, out),
+        inputs=lambda x: {"map": torch.cat([x[:, :1].sin(), x[:, :1].cos()], 1)},
     ),
     "super_resolution": AdapterCase(
         lambda model: dl.SuperResolution(model),

@@ -6,9 +6,10 @@ from diffusion_labs.adapters.cfguidance import CFGuidance
 from diffusion_labs.adapters.cfguidance_plus_plus import CFGuidancePlusPlus
 from diffusion_labs.adapters.classifier_guidance import ClassifierGuidance
 from diffusion_labs.adapters.combinations import AdaptiveProjectedGuidance, GuidanceRescale
+from diffusion_labs.adapters.concatenation import Concatenation
 from diffusion_labs.adapters.edm_preconditioning import EDMPreconditioning
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
-from diffusion_labs.adapters.inpainting import InPainting
+from diffusion_labs.adapters.inpainting import InPainting, image_then_mask, mask_then_image
 from diffusion_labs.adapters.known_region import KnownRegion
 from diffusion_labs.adapters.linear_posterior import LinearPosterior
 from diffusion_labs.adapters.patchify import Patchify
@@ -22,6 +23,7 @@ __all__ = [
     "CFGuidance",
     "CFGuidancePlusPlus",
     "ClassifierGuidance",
+    "Concatenation",
     "EDMPreconditioning",
     "GuidanceInterval",
     "GuidanceRescale",
@@ -31,4 +33,6 @@ __all__ = [
     "Patchify",
     "PerturbedAttentionGuidance",
     "SuperResolution",
+    "image_then_mask",
+    "mask_then_image",
 ]

@@ -7,34 +7,55 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
+from diffusion_labs.adapters.concatenation import fit
 from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput
+
+Join = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def image_then_mask(x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """``[x, masked image, mask]``: Latent Diffusion."""
+    return torch.cat([x, image, mask], dim=1)
+
+
+def mask_then_image(x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """``[x, mask, masked image]``: Stable Diffusion's inpainting."""
+    return torch.cat([x, mask, image], dim=1)
 
 
 class InPainting(Adapter):
     """Gives the model the known part of an image and the mask of the rest, as extra channels.
 
-    The model gets the channels ``[x, masked image, mask]`` (GLIDE, arXiv 2112.10741, Sec. 2.4; the order
-    is Latent Diffusion's). Without a mask everything is to be painted, so a model trained with some
-    whole-image masks also generates freely. Where an adapter around this one works at a lower resolution,
-    the image is averaged, and a patch counts as to be painted if any of its pixels is.
+    The model gets x, the masked image and the mask (GLIDE, arXiv 2112.10741, Sec. 2.4). Without a mask everything is
+    to be painted, so a model trained with some whole-image masks also generates freely. Where an adapter around this
+    one works at a lower resolution, or x is a latent and the mask is not, the image is averaged, and a patch counts as
+    to be painted if any of its pixels is.
 
     Args:
         model: takes ``channels + 1`` channels more than the data has.
         channels: channels of the image.
         mask_key: name of the mask, ``[b, 1, ...]``: 1 where the image is to be painted, 0 where known.
         image_key: name of the image, ``[b, channels, ...]``, 0 where it is to be painted.
+        join: puts the channels in order: ``image_then_mask`` or ``mask_then_image``.
     """
 
     changes = frozenset({"number of channels"})
 
     def __init__(
-        self, model: nn.Module, channels: int, *, mask_key: str = "mask", image_key: str = "masked_image"
+        self,
+        model: nn.Module,
+        channels: int,
+        *,
+        mask_key: str = "mask",
+        image_key: str = "masked_image",
+        join: Join = image_then_mask,
     ) -> None:
         super().__init__(model, [mask_key, image_key])
         self.channels = channels
         self.mask_key = mask_key
         self.image_key = image_key
+        self.join = join
 
     def forward(
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
@@ -51,20 +72,7 @@ class InPainting(Adapter):
             mask, image = x.new_ones(batch, 1, *size), x.new_zeros(batch, self.channels, *size)
         elif mask is None or image is None:
             raise ValueError(f"inpainting needs both '{self.mask_key}' and '{self.image_key}', or neither")
-        image = self._fit(self.image_key, image, self.channels, x, F.adaptive_avg_pool2d)
-        mask = self._fit(self.mask_key, mask, 1, x, F.adaptive_max_pool2d)
-        grown = torch.cat([x, image, mask], dim=1)
-        output: DiffusionOutput = self.model(grown, timestep, conditions)
+        image = fit(self.image_key, image, self.channels, x, F.adaptive_avg_pool2d)
+        mask = fit(self.mask_key, mask, 1, x, F.adaptive_max_pool2d)
+        output: DiffusionOutput = self.model(self.join(x, image, mask), timestep, conditions)
         return output
-
-    def _fit(self, name: str, value: Tensor, channels: int, x: Tensor, pool: Callable[..., Tensor]) -> Tensor:
-        """A conditional input at the size of x: pooled where an outer adapter has made x smaller."""
-        size, own = list(x.shape[2:]), list(value.shape[2:])
-        factor = own[0] // size[0] if own else 0
-        if value.shape[1] != channels or factor < 1 or own != [factor * side for side in size]:
-            raise ValueError(
-                f"conditional_inputs['{name}'] has shape {list(value.shape)}; for this x it must be "
-                f"{[len(x), channels, *size]}, or a whole multiple of that size"
-            )
-        value = value.to(x.dtype)
-        return value if factor == 1 else pool(value, size)

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a model by a recipe",
     "encode": "write the latents of a recipe's data to disk, once",
     "sample": "draw pictures from a run",
+    "convert": "write a model in another format",
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }
 HELP = """usage: diffusion-labs COMMAND [OPTIONS]

@@ -14,7 +14,9 @@ from diffusion_labs.interop.diffusers_autoencoder import (
     save_diffusers_autoencoder,
 )
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
+from diffusion_labs.interop.diffusers_config_written import to_diffusers_config
 from diffusion_labs.interop.diffusers_dit import from_diffusers_dit_config, load_diffusers_dit, save_diffusers_dit
+from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
 from diffusion_labs.interop.diffusers_unet import (
     from_diffusers_unet_config,
     load_diffusers_unet,
@@ -47,6 +49,7 @@ __all__ = [
     "load_compvis_unet",
     "load_diffusers_autoencoder",
     "load_diffusers_dit",
+    "load_diffusers_pipeline",
     "load_diffusers_unet",
     "load_dit",
     "load_foreign",
@@ -59,9 +62,11 @@ __all__ = [
     "save_diffusers_autoencoder",
     "save_diffusers_dit",
     "save_diffusers_unet",
+    "save_diffusers_pipeline",
     "to_compvis_autoencoder",
     "to_compvis_checkpoint",
     "to_compvis_unet",
+    "to_diffusers_config",
     "to_diffusers_unet",
     "to_dit",
     "to_guided_diffusion",

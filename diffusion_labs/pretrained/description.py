@@ -3,15 +3,19 @@
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_labs.construction import Construction
+from diffusion_labs.pretrained import text_models
 from diffusion_labs.pretrained.names import Components, Names
 
+TOKENIZER = re.compile(r"tokenizer(_\d+)?")
 WITHOUT_ARGUMENTS = (object.__init__, nn.Module.__init__)
 
 
@@ -21,7 +25,8 @@ class Described:
     Plain values stand for themselves, and sequences for tuples. All else is a dict with one of these keys:
     ``$type`` or ``$builder``, the name of what is called with ``arguments``; ``$same_as``, the place of the same object
     earlier in the description; ``$tensor``, a key; ``$function``; ``$partial``; ``$dtype``; ``$float``, one that JSON
-    does not have; ``$pairs``, a dict whose keys are not names.
+    does not have; ``$pairs``, a dict whose keys are not names; ``$transformers``, a model with its ``config``;
+    ``$tokenizer``, the name of its folder.
 
     Args:
         component: described by the arguments that would make it again. Of a class these are its attributes of the same
@@ -31,6 +36,7 @@ class Described:
     Attributes:
         content: the JSON.
         tensors: the tensors among the arguments, by their places.
+        tokenizers: the tokenizers among them, by the names of their folders.
 
     Raises:
         ValueError: naming the part that cannot be described, and what to do.
@@ -40,6 +46,7 @@ class Described:
         self.names = Names(components)
         self.places: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
+        self.tokenizers: dict[str, Any] = {}
         self.content = self._describe(component, "")
 
     def _describe(self, value: Any, place: str) -> Any:
@@ -52,6 +59,10 @@ class Described:
         if isinstance(value, Tensor):
             self.tensors[place] = value
             return {"$tensor": place, "parameter": isinstance(value, nn.Parameter)}
+        if text_models.is_tokenizer(value):
+            name = f"tokenizer_{len(self.tokenizers) + 1}" if self.tokenizers else "tokenizer"
+            self.tokenizers[name] = value
+            return {"$tokenizer": name}
         if isinstance(value, Mapping | nn.ModuleDict):
             return self._mapping(dict(value), place)
         if isinstance(value, nn.ModuleList) or (
@@ -81,6 +92,9 @@ class Described:
     def _component(self, value: Any, place: str) -> Any:
         if id(value) in self.places:
             return {"$same_as": self.places[id(value)]}
+        if text_models.is_model(value):
+            self.places[id(value)] = place
+            return {"$transformers": type(value).__name__, "config": text_models.config_of(value)}
         construction: Construction | None = getattr(value, "__dict__", {}).get("construction")  # not of what it wraps
         if construction is not None:
             kind, name = "$builder", construction.builder
@@ -131,23 +145,25 @@ def arguments_of(component: Any, place: str = "") -> Mapping[str, Any]:
     return arguments
 
 
-def build(content: Any, tensors: Mapping[str, Tensor], components: Components | None = None) -> Any:
+def build(content: Any, tensors: Mapping[str, Tensor], folder: Path, components: Components | None = None) -> Any:
     """The component of a description.
 
     Args:
         content: ``Described.content``.
         tensors: ``Described.tensors``.
+        folder: with the folders of ``Described.tokenizers``.
         components: see ``Names``.
 
     Raises:
         ValueError: naming what is not a component, or cannot be built.
     """
-    return _Build(tensors, Names(components)).value(content, "")
+    return _Build(tensors, folder, Names(components)).value(content, "")
 
 
 class _Build:
-    def __init__(self, tensors: Mapping[str, Tensor], names: Names) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], folder: Path, names: Names) -> None:
         self.tensors = tensors
+        self.folder = folder
         self.names = names
         self.made: dict[str, Any] = {}
 
@@ -194,6 +210,15 @@ class _Build:
     def _pairs(self, pairs: Any, content: dict[str, Any], place: str) -> dict[Any, Any]:
         return dict(self.value(pairs, place))
 
+    def _model(self, name: Any, content: dict[str, Any], place: str) -> Any:
+        self.made[place] = text_models.build_model(name, content["config"])
+        return self.made[place]
+
+    def _tokenizer(self, name: Any, content: dict[str, Any], place: str) -> Any:
+        if TOKENIZER.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no folder of a tokenizer, which is named like 'tokenizer'")
+        return text_models.load_tokenizer(self.folder / name)
+
     _readers: dict[str, Callable[["_Build", Any, dict[str, Any], str], Any]] = {  # noqa: RUF012
         "$type": _component,
         "$builder": _component,
@@ -204,6 +229,8 @@ class _Build:
         "$dtype": _dtype,
         "$float": lambda self, text, content, place: float(text),
         "$pairs": _pairs,
+        "$transformers": _model,
+        "$tokenizer": _tokenizer,
     }
 
 

@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion_labs.files import sha256, whole_folder
-from diffusion_labs.pretrained.description import Described, build
+from diffusion_labs.pretrained.description import TOKENIZER, Described, build
 from diffusion_labs.pretrained.names import Components
 
 CONFIG = "config.json"
 FORMAT, FORMAT_VERSION = "diffusion_labs", 1
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+FILES = re.compile(rf"{WEIGHTS.pattern}|{TOKENIZER.pattern}/\w[\w.-]*")
 ARGUMENT = "argument:"  # before the keys of tensors that are arguments, and not state
 _SHOWN = 10  # keys of a kind that an error lists
 
@@ -61,11 +62,17 @@ def save_pretrained(
         for i, part in enumerate(parts):
             name = "model.safetensors" if len(parts) == 1 else f"model-{i + 1:05}-of-{len(parts):05}.safetensors"
             save_file({key: _plain(value) for key, value in part.items()}, temporary / name, {"format": "pt"})
+        for name, tokenizer in described.tokenizers.items():
+            tokenizer.save_pretrained(temporary / name)
         config = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "written_by": f"diffusion-labs {version('diffusion-labs')}",
-            "files": {path.name: sha256(path) for path in sorted(temporary.iterdir())},
+            "files": {
+                path.relative_to(temporary).as_posix(): sha256(path)
+                for path in sorted(temporary.rglob("*"))
+                if path.is_file()
+            },
             "model": described.content,
         }
         (temporary / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
@@ -76,11 +83,13 @@ def load_pretrained(folder: Path, components: Components | None = None) -> nn.Mo
     config = _read_config(folder)
     tensors: dict[str, Tensor] = {}
     for name, digest in config["files"].items():
-        tensors |= _read_weights(folder, name, digest)
+        _check(folder, name, digest)
+        if WEIGHTS.fullmatch(name):
+            tensors |= _read_weights(folder / name)
     arguments = {key.removeprefix(ARGUMENT): value for key, value in tensors.items() if key.startswith(ARGUMENT)}
     try:
         with torch.random.fork_rng(devices=[]):  # for the numbers that the stored ones take the place of
-            model = build(config["model"], arguments, components)
+            model = build(config["model"], arguments, folder, components)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     if not isinstance(model, nn.Module):
@@ -94,7 +103,8 @@ def _check_free(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; give a folder that does not exist yet")
-    others = [path.name for path in folder.iterdir() if path.name != CONFIG and not WEIGHTS.fullmatch(path.name)]
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    others = [name for name in names if name != CONFIG and not FILES.fullmatch(name)]
     if not others and (folder / CONFIG).exists():
         try:
             _read_config(folder)
@@ -142,17 +152,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}: update diffusion-labs"
         )
     files = config.get("files")
-    if "model" not in config or not isinstance(files, dict) or not all(map(WEIGHTS.fullmatch, files)):
+    if "model" not in config or not isinstance(files, dict) or not all(map(FILES.fullmatch, files)):
         raise ValueError(f"{path} is damaged: it must have 'model', and 'files' named like model.safetensors")
     return config
 
 
-def _read_weights(folder: Path, name: str, digest: str) -> dict[str, Tensor]:
+def _check(folder: Path, name: str, digest: str) -> None:
     path = folder / name
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {name}, which its {CONFIG} lists; get the missing file")
     if sha256(path) != digest:
         raise ValueError(f"{path} is damaged, or of another model: its sha256 is not the one in {CONFIG}; get it again")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -10,6 +10,7 @@ from torch import nn
 from diffusion_labs.pretrained.folder import CONFIG, load_pretrained, save_pretrained
 from diffusion_labs.pretrained.names import Components
 
+FILES = [CONFIG, "model*.safetensors", "tokenizer*/*"]
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -80,7 +81,7 @@ def push_to_hub(
             folder_path=folder,
             revision=revision,
             commit_message=message,
-            delete_patterns=["model*.safetensors"],
+            delete_patterns=FILES,
         )
     return str(commit)
 
@@ -88,7 +89,7 @@ def push_to_hub(
 def _download(repo_id: str, revision: str | None) -> Path:
     hub = _hub()
     try:
-        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG, "model*.safetensors"]))
+        return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=FILES))
     except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"{repo_id} is neither a folder here nor a repository of the hub that could be read: "

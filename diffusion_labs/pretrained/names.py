@@ -15,6 +15,9 @@ PACKAGES = ("models", "adapters", "predictors", "schedules", "samplers", "transf
 # Modules of functions, from tensors to tensors, that components take as arguments
 FUNCTIONS = (*PACKAGES, "randomness", "interop.diffusers_grids")
 
+# Writes files where it is told to; what is saved is the encoder inside of it
+NOT_BUILT = frozenset({"CachedTextEncoder"})
+
 Components = Mapping[str, Any]
 
 
@@ -37,7 +40,7 @@ class Names:
         if id(value) in self.own_names:
             return self.own_names[id(value)]
         name = getattr(value, "__name__", "")
-        if name in PUBLIC and getattr(diffusion_labs, name) is value and _within(value, FUNCTIONS):
+        if name in PUBLIC - NOT_BUILT and getattr(diffusion_labs, name) is value and _within(value, FUNCTIONS):
             return name
         if inspect.isfunction(value):
             name = f"{value.__module__.removeprefix(f'{ROOT}.')}.{name}"
@@ -52,7 +55,7 @@ class Names:
             ValueError: if it is none.
         """
         found = self.own.get(name) if isinstance(name, str) else None
-        if found is None and isinstance(name, str) and name in PUBLIC:
+        if found is None and isinstance(name, str) and name in PUBLIC - NOT_BUILT:
             public = getattr(diffusion_labs, name)
             found = public if _within(public, PACKAGES) and (inspect.isclass(public) or is_builder(public)) else None
         if found is None:

@@ -17,6 +17,26 @@ def test_inpainting_gives_the_network_the_known_image_and_the_mask() -> None:
     assert torch.equal(network.calls[0][0], torch.cat([x, image, mask], 1))
 
 
+def test_inpainting_in_the_order_of_stable_diffusion() -> None:
+    network = Recorder(3)
+    x, image = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    mask = (torch.rand(2, 1, 4, 4) > 0.5).float()
+    conditions = {"mask": mask, "masked_image": image}
+    dl.InPainting(network, 3, join=dl.mask_then_image)(x, torch.zeros(2), conditions)
+    assert torch.equal(network.calls[0][0], torch.cat([x, mask, image], 1))
+
+
+def test_maps_are_concatenated_in_order_and_zeros_where_absent() -> None:
+    network = Recorder(3)
+    x, depth, edges = torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4), torch.randn(2, 2, 8, 8)
+    model = dl.Concatenation(network, {"depth": 1, "edges": 2})
+    model(x, torch.zeros(2), {"edges": edges, "depth": depth})
+    averaged = F.avg_pool2d(edges, 2)
+    torch.testing.assert_close(network.calls[0][0], torch.cat([x, depth, averaged], 1))
+    model(x, torch.zeros(2), {"depth": depth})
+    assert torch.equal(network.calls[1][0], torch.cat([x, depth, torch.zeros(2, 2, 4, 4)], 1))
+
+
 def test_inpainting_without_a_mask_paints_everything() -> None:
     network = Recorder(3)
     x = torch.randn(2, 3, 4, 4)
@@ -57,6 +77,11 @@ X = torch.zeros(2, 1, 4, 4)
             dl.InPainting(TinyNetwork(3), 1),
             {"mask": X[:, :, :2], "masked_image": X},
             r"\['mask'\] has shape \[2, 1, 2, 4\]",
+        ),
+        (
+            dl.Concatenation(TinyNetwork(3), {"map": 2}),
+            {"map": X},
+            r"\['map'\] has shape \[2, 1, 4, 4\]; for this x it must be \[2, 2, 4, 4\]",
         ),
         (dl.SuperResolution(TinyNetwork(2)), {}, r"needs conditional_inputs\['low_resolution'\]"),
         (dl.SuperResolution(TinyNetwork(2)), {"low_resolution": X[0, 0][None].expand(2, 4, 4)}, "rank of x"),

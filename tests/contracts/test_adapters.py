@@ -16,7 +16,7 @@ REFUSED = [
     *itertools.product(
         ("patchify", "edm_preconditioning"), ("classifier_guidance", "known_region", "linear_posterior")
     ),
-    *itertools.product(("inpainting", "super_resolution"), ("edm_preconditioning",)),
+    *itertools.product(("inpainting", "concatenation", "super_resolution"), ("edm_preconditioning",)),
     ("edm_preconditioning", "cfguidance_projected"),
 ]
 PAIRS = [pair for pair in itertools.permutations(ADAPTERS, 2) if pair not in REFUSED]

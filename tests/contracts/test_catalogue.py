@@ -21,9 +21,11 @@ BASES = (
     dl.Schedule,
     dl.ContinuousSchedule,
     dl.TextEncoder,
+    dl.PretrainedTextEncoder,
     dl.Transform,
 )
-NOT_COMPONENTS = {dl.Objective}  # has no family: it is tested in tests/training
+# These have no family: they are tested in tests/training and tests/models.
+NOT_COMPONENTS = {dl.Objective, dl.CachedTextEncoder}
 
 
 def public_components() -> set[type]:

@@ -16,7 +16,7 @@ class Noting(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.null = encoder.null
+        self.null, self.names = encoder.null, encoder.names
         self.calls: list[object] = []
 
     def forward(self, value: object) -> dict[str, Tensor]:

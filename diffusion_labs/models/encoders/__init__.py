@@ -1,8 +1,34 @@
 """Encoders of conditions: from classes, texts and maps to what networks take."""
 
 from diffusion_labs.models.encoders.byte_text_encoder import ByteTextEncoder
+from diffusion_labs.models.encoders.cached_text_encoder import CachedTextEncoder
 from diffusion_labs.models.encoders.class_embedding import ClassEmbedding
+from diffusion_labs.models.encoders.clip_text_encoder import (
+    CLIPTextEncoder,
+    last_states,
+    normalised_penultimate_states,
+    penultimate_states,
+)
 from diffusion_labs.models.encoders.conditioner import Conditioner
+from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
+from diffusion_labs.models.encoders.sentence_encoder import SentenceEncoder
+from diffusion_labs.models.encoders.spatial_rescaler import SpatialRescaler
+from diffusion_labs.models.encoders.t5_text_encoder import T5TextEncoder
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, encode_distinct
 
-__all__ = ["ByteTextEncoder", "ClassEmbedding", "Conditioner", "TextEncoder", "encode_distinct"]
+__all__ = [
+    "ByteTextEncoder",
+    "CLIPTextEncoder",
+    "CachedTextEncoder",
+    "ClassEmbedding",
+    "Conditioner",
+    "PretrainedTextEncoder",
+    "SentenceEncoder",
+    "SpatialRescaler",
+    "T5TextEncoder",
+    "TextEncoder",
+    "encode_distinct",
+    "last_states",
+    "normalised_penultimate_states",
+    "penultimate_states",
+]

@@ -63,6 +63,7 @@ class ByteTextEncoder(TextEncoder):
         self.num_heads = num_heads
         self.max_bytes = max_bytes
         self.name = name
+        self.names = (name, mask_of(name))
         self.tokens = nn.Embedding(PADDING + 1, width)
         self.positions = nn.Parameter(0.02 * torch.randn(max_bytes + 1, width))
         self.blocks = nn.ModuleList(EncoderBlock(width, num_heads) for _ in range(depth))
@@ -90,7 +91,7 @@ class ByteTextEncoder(TextEncoder):
         h = self.tokens(ids) + self.positions[:length]
         for block in self.blocks:
             h = block(h, mask)
-        return {self.name: self.norm(h) * mask.unsqueeze(-1), mask_of(self.name): mask}
+        return dict(zip(self.names, (self.norm(h) * mask.unsqueeze(-1), mask), strict=True))
 
     def null(self) -> Int[Tensor, "1 1"]:
         """The start token alone."""

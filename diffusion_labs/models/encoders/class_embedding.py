@@ -26,11 +26,12 @@ class ClassEmbedding(nn.Module):
         self.num_classes = num_classes
         self.width = width
         self.name = name
+        self.names = (name,)
         self.table = nn.Embedding(num_classes + 1, width)
 
     def forward(self, value: Int[Tensor, " b"]) -> dict[str, Float[Tensor, "b 1 d"]]:
         """The tokens of classes."""
-        return {self.name: self.table(value.long())[:, None]}
+        return {self.names[0]: self.table(value.long())[:, None]}
 
     def null(self) -> Int[Tensor, " 1"]:
         """No class, for a batch of one."""

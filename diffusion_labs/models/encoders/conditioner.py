@@ -16,9 +16,10 @@ class Conditioner(nn.Module):
     and ``text_mask``. Each distinct text is encoded once. ``negative_<condition>`` is encoded likewise, to
     ``negative_text`` and ``negative_text_mask``, which ``CFGuidance`` guides away from.
 
-    What stands for the absence of a condition is encoded too, if the encoder has a method ``null``: "" for texts, the
-    class n for classes. An absent condition is that, and so is an absent negative, which makes it what ``CFGuidance``
-    drops to in training and guides away from in sampling, learned where the encoder is.
+    What stands for the absence of a condition is encoded too, if the encoder has a method ``null`` and ``names`` for
+    what it gives: "" for texts, the class n for classes. An absent condition is that, and so is an absent negative,
+    which makes it what ``CFGuidance`` drops to in training and guides away from in sampling, learned where the encoder
+    is.
 
     Args:
         encoders: by the name of the condition.
@@ -59,17 +60,24 @@ class Conditioner(nn.Module):
         inputs |= given
 
         for encoder in self.encoders.values():
-            null: Callable[[], Tensor] | None = getattr(encoder, "null", None)
-            if null is None:
-                continue
-            nulls = {name: value.expand(len(x), *value.shape[1:]) for name, value in encoder(null()).items()}
-            for rename in (str, negative_of):
-                absent = _renamed(nulls, rename)
-                if not inputs.keys() & absent.keys():
-                    inputs |= {
-                        name: value for name, value in absent.items() if understood is None or name in understood
-                    }
+            absent = self._absent(encoder, inputs, understood)
+            if absent:
+                nulls = encoder(encoder.null())  # type: ignore[operator]
+                for name, renamed in absent:
+                    inputs[renamed] = nulls[name].expand(len(x), *nulls[name].shape[1:])
         return inputs
+
+    def _absent(
+        self, encoder: nn.Module, inputs: Mapping[str, Tensor], understood: Collection[str] | None
+    ) -> list[tuple[str, str]]:
+        """What an encoder gives, and the names for it in the network, of which none is given yet."""
+        absent: list[tuple[str, str]] = []
+        names: tuple[str, ...] = encoder.names if hasattr(encoder, "null") else ()  # type: ignore[assignment]
+        for rename in (str, negative_of):
+            renamed = [(name, rename(name)) for name in names]
+            if not any(name in inputs for _, name in renamed):
+                absent += [pair for pair in renamed if understood is None or pair[1] in understood]
+        return absent
 
 
 def _encode(encoder: nn.Module, value: Any) -> dict[str, Tensor]:

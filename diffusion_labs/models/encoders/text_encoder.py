@@ -12,7 +12,12 @@ class TextEncoder(nn.Module):
     """Base class: texts, or their tokens, to conditional inputs.
 
     The text that stands for none is "", as in Stable Diffusion. A new encoder writes ``tokenize`` and ``encode``.
+
+    Attributes:
+        names: the conditional inputs that ``encode`` gives.
     """
+
+    names: tuple[str, ...]
 
     def tokenize(self, texts: Texts) -> Tensor:
         """The numbers of the tokens, int64 ``[b, n]``."""
@@ -33,8 +38,8 @@ class TextEncoder(nn.Module):
         ids = value if isinstance(value, Tensor) else self.tokenize(value).to(self.device)
         return self.encode(ids)
 
-    def null(self) -> Tensor:
-        """The tokens of no text, for a batch of one."""
+    def null(self) -> Tensor | Texts:
+        """No text, for a batch of one."""
         return self.tokenize([""]).to(self.device)
 
     @property

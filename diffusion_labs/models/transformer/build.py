@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from diffusion_labs.construction import builder
 from diffusion_labs.layers import ModulatedTransformerBlock, TimeEmbedding, sinusoidal_positions
 from diffusion_labs.models.transformer.dit import DiT, LearnedVariancePatchHead, PatchHead
 from diffusion_labs.models.transformer.embedding import TimeClassEmbedding
@@ -12,6 +13,7 @@ from diffusion_labs.models.transformer.embedding import TimeClassEmbedding
 FREQUENCY_DIM = 256  # width of the sinusoids of the time
 
 
+@builder
 def dit(
     *,
     in_channels: int = 4,

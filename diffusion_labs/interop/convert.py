@@ -1,0 +1,228 @@
+"""Models from any format that is known here to any other."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffusion_labs.files import whole_file
+from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
+from diffusion_labs.interop.compvis_checkpoint import load_compvis_checkpoint, to_compvis_checkpoint
+from diffusion_labs.interop.compvis_unet import load_compvis_unet, to_compvis_unet
+from diffusion_labs.interop.diffusers_autoencoder import SIZES as AUTOENCODER_CLASSES
+from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
+from diffusion_labs.interop.diffusers_dit import NAME as DIT_CLASS
+from diffusion_labs.interop.diffusers_dit import load_diffusers_dit, save_diffusers_dit
+from diffusion_labs.interop.diffusers_pipeline import INDEX, load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
+from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
+from diffusion_labs.interop.dit import load_dit, to_dit
+from diffusion_labs.interop.stable_diffusion import SYSTEMS, stable_diffusion
+from diffusion_labs.interop.weight_files import read_weights
+from diffusion_labs.models.adm_unet import ADMUNet
+from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, presets
+from diffusion_labs.models.ldm import LDM_UNETS, LatentDiffusion, ldm_unet
+from diffusion_labs.models.transformer import DITS, DiT, dit
+from diffusion_labs.pretrained import from_pretrained
+from diffusion_labs.pretrained.folder import CONFIG, FORMAT
+
+# A format, and the beginnings of keys that all of its files have
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "compvis": ("model.diffusion_model.", "first_stage_model."),
+    "compvis_unet": ("time_embed.0.", "input_blocks.0.0.", "middle_block.0."),
+    "compvis_autoencoder": ("encoder.down.0.", "decoder.up.0.", "encoder.mid.block_1."),
+    "dit": ("x_embedder.proj.", "t_embedder.mlp.0.", "final_layer.linear."),
+    "diffusers_unet": ("time_embedding.linear_1.", "down_blocks.0.", "mid_block."),
+    "diffusers_autoencoder": ("encoder.down_blocks.0.", "decoder.up_blocks.0.", "encoder.mid_block."),
+}
+_SHOWN = 5  # keys that an error lists
+
+AUTOENCODERS: dict[str, Callable[[], nn.Module]] = {
+    name: getattr(presets, name)
+    for name in ("kl_f4", "kl_f8", "kl_f16", "kl_f32", "vq_f4", "vq_f4_noattn", "vq_f8", "vq_f8_n256", "vq_f16")
+}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    **{name: partial(ldm_unet, **sizes) for name, sizes in LDM_UNETS.items()},
+    **{name: partial(dit, **sizes) for name, sizes in DITS.items()},
+    **AUTOENCODERS,
+}
+PRESETS = tuple(NETWORKS)
+
+
+def detect_format(keys: Iterable[str]) -> str:
+    """The format of weights by the families of their keys.
+
+    guided-diffusion and Latent Diffusion name the keys of U-Nets alike: both are ``"compvis_unet"``.
+
+    Args:
+        keys: of the weights.
+
+    Returns:
+        One of ``FAMILIES``.
+
+    Raises:
+        ValueError: if they are of none.
+    """
+    keys = list(keys)
+    for name, beginnings in FAMILIES.items():
+        if all(any(key.startswith(beginning) for key in keys) for beginning in beginnings):
+            return name
+    raise ValueError(f"keys like {sorted(keys)[:_SHOWN]} are of no format that is known here: {list(FAMILIES)}")
+
+
+def read_model(
+    source: str | Path,
+    *,
+    preset: str | None = None,
+    like: str | Path | None = None,
+    averaged: bool = False,
+    variant: str | None = None,
+) -> nn.Module:
+    """A model in any format.
+
+    Args:
+        source: a folder of ours or of diffusers (of a pipeline, U-Net or autoencoder), or a file of weights of Stable
+            Diffusion, Latent Diffusion or guided-diffusion.
+        preset: of files, which do not hold the sizes: one of ``PRESETS``.
+        like: likewise: a folder of ours with a model of the same sizes.
+        averaged: of files: take the moving averages of the U-Net.
+        variant: of folders of diffusers: of the names of the weights, for example ``"fp16"``.
+
+    Raises:
+        FileNotFoundError: without such files.
+        ValueError: for a format or a part that is not known; for missing sizes; or listing the weights that do not fit.
+    """
+    source = Path(source)
+    if source.is_file():
+        tensors = read_weights(source)
+        kind = detect_format(tensors)
+        if kind.startswith("diffusers"):
+            raise ValueError(f"{source} is a {kind} without its {CONFIG}; give the folder that has both")
+        return _filled(_sized(kind, preset, like), tensors, averaged)
+    if preset is not None or like is not None:
+        raise ValueError("preset and like give the sizes of files, but a folder holds its own; leave them out")
+    if not source.exists():
+        raise FileNotFoundError(f"there is no file or folder {source}")
+    if (source / INDEX).is_file():
+        return load_diffusers_pipeline(source, variant=variant)
+    config = json.loads((source / CONFIG).read_text()) if (source / CONFIG).is_file() else {}
+    if config.get("format") == FORMAT:
+        return from_pretrained(source)
+    name = config.get("_class_name")
+    if name in UNET_CLASSES:
+        return load_diffusers_unet(source, variant=variant)
+    if name in AUTOENCODER_CLASSES:
+        return load_diffusers_autoencoder(source, variant=variant).model
+    if name == DIT_CLASS:
+        return load_diffusers_dit(source, variant=variant)
+    raise ValueError(
+        f"{source} is no folder of ours, and none of a pipeline, U-Net, DiT or autoencoder of diffusers"
+        f"{'' if name is None else f', but of a {name}'}"
+    )
+
+
+def write_diffusers(model: nn.Module, folder: str | Path) -> None:
+    """Write a model as diffusers does: a pipeline, U-Net or autoencoder.
+
+    Raises:
+        ValueError: for a model that diffusers has not.
+    """
+    _of(model, DIFFUSERS, "diffusers")(model, folder)
+
+
+def write_compvis(model: nn.Module, file: str | Path, *, version: int = 1) -> None:
+    """Write a model as a ``.safetensors`` file by the names of Latent Diffusion.
+
+    Args:
+        model: a ``LatentDiffusion``, U-Net or autoencoder.
+        file: is written whole or not at all.
+        version: see ``to_compvis_checkpoint``.
+
+    Raises:
+        ValueError: for a model that has no names there.
+    """
+    tensors: dict[str, Tensor] = _of(model, COMPVIS, "CompVis")(model, version)
+    with whole_file(Path(file)) as temporary:
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, {"format": "pt"}
+        )
+
+
+def _sized(kind: str, preset: str | None, like: str | Path | None) -> nn.Module:
+    """The network for the weights of a file."""
+    if like is not None and preset is None:
+        return from_pretrained(like)
+    if preset is None or like is not None:
+        raise ValueError(
+            f"the file is of the format {kind}, which does not hold its sizes; give either a preset, or a folder with "
+            "a model that it is like"
+        )
+    if kind == "compvis" and preset in SYSTEMS:
+        return stable_diffusion(preset)
+    if preset not in NETWORKS:
+        raise ValueError(f"preset ({preset!r}) must be one of {list(PRESETS)}")
+    return NETWORKS[preset]()
+
+
+def _filled(model: nn.Module, tensors: Mapping[str, Tensor], averaged: bool) -> nn.Module:
+    _of(model, FILLED, "files of CompVis")(model, tensors, averaged)
+    return model.eval()
+
+
+def _of(model: nn.Module, table: Mapping[type, Callable[..., Any]], what: str) -> Callable[..., Any]:
+    if type(model) not in table:
+        names = [kind.__name__ for kind in table]
+        raise ValueError(f"a {type(model).__name__} is nothing that {what} has; give one of {names}")
+    return table[type(model)]
+
+
+def _parts(model: LatentDiffusion) -> dict[str, Any]:
+    """The networks of a system, as ``load_compvis_checkpoint`` takes them."""
+    encoders = list(model.conditioner.encoders.values())
+    if len(encoders) > 1:
+        raise ValueError(f"the conditioner has {len(encoders)} encoders, but a checkpoint of Stable Diffusion has one")
+    return {
+        "unet": next((part for part in model.sampler.model.modules() if type(part) is ADMUNet), None),
+        "autoencoder": model.autoencoder,
+        "text_encoder": encoders[0] if encoders else None,
+    }
+
+
+def _fill_system(model: LatentDiffusion, tensors: Mapping[str, Tensor], averaged: bool) -> None:
+    factor = load_compvis_checkpoint(tensors, **_parts(model), averaged=averaged)
+    if factor is not None:
+        model.scale.scale.fill_(factor)
+
+
+def _system_to_compvis(model: LatentDiffusion, version: int) -> dict[str, Tensor]:
+    shift, factor = model.scale.shift, model.scale.scale
+    if factor.numel() > 1 or bool((shift != 0).any()):
+        raise ValueError("the scale of a checkpoint is one number, and it has no shift")
+    return to_compvis_checkpoint(**_parts(model), scale_factor=factor.item(), version=version)
+
+
+FILLED: dict[type, Callable[..., Any]] = {
+    ADMUNet: lambda model, tensors, averaged: load_compvis_unet(model, tensors, averaged=averaged),
+    **dict.fromkeys(
+        (AutoencoderKL, VQModel), lambda model, tensors, averaged: load_compvis_autoencoder(model, tensors)
+    ),
+    DiT: lambda model, tensors, averaged: load_dit(model, tensors, averaged=averaged),
+    LatentDiffusion: _fill_system,
+}
+DIFFUSERS: dict[type, Callable[..., Any]] = {
+    DiT: save_diffusers_dit,
+    ADMUNet: save_diffusers_unet,
+    AutoencoderKL: save_diffusers_autoencoder,
+    VQModel: save_diffusers_autoencoder,
+    LatentDiffusion: save_diffusers_pipeline,
+}
+COMPVIS: dict[type, Callable[..., Any]] = {
+    DiT: lambda model, version: to_dit(model),
+    ADMUNet: lambda model, version: to_compvis_unet(model, conv_projections=version == 1),
+    **dict.fromkeys((AutoencoderKL, VQModel), lambda model, version: to_compvis_autoencoder(model)),
+    LatentDiffusion: _system_to_compvis,
+}

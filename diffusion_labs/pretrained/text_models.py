@@ -1,0 +1,85 @@
+"""Text models of the library transformers, and their tokenizers, inside of our components."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MODELS = (
+    "CLIPTextModel",
+    "CLIPTextModelWithProjection",
+    "T5EncoderModel",
+    "BertModel",
+    "DistilBertModel",
+    "MPNetModel",
+    "RobertaModel",
+    "XLMRobertaModel",
+)
+# Keys of where a model came from, and of code that would be fetched for it
+NOT_KEPT = ("_name_or_path", "transformers_version", "auto_map", "quantization_config")
+FETCHED = "implementation"  # the end of keys that choose code, as attn_implementation
+
+
+def is_model(value: object) -> bool:
+    """Whether it is a model of transformers, which is not imported for the question."""
+    return _has_base(value, "PreTrainedModel")
+
+
+def is_tokenizer(value: object) -> bool:
+    """Whether it is a tokenizer of transformers."""
+    return _has_base(value, "PreTrainedTokenizerBase")
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """The configuration of a model, as plain data.
+
+    Raises:
+        ValueError: for a class that is not in ``MODELS``.
+    """
+    _check(type(model).__name__)
+    config: dict[str, Any] = model.config.to_dict()
+    return {key: value for key, value in config.items() if _kept(key)}
+
+
+def build_model(name: object, config: Mapping[str, Any]) -> Any:
+    """The model of a configuration, with random weights, by code of the installed transformers.
+
+    Raises:
+        ValueError: for a class that is not in ``MODELS``, or a key that names code.
+    """
+    _check(name)
+    refused = [key for key in config if not _kept(key)]
+    if refused:
+        raise ValueError(f"names {refused} for {name}, which is no size or setting of a model; remove them")
+    model_class = getattr(_transformers(), str(name))
+    return model_class(model_class.config_class.from_dict(dict(config)))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, by code of the installed transformers alone."""
+    tokenizer = _transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    for note in ("is_local", "local_files_only"):  # how it was read, which it would write
+        tokenizer.init_kwargs.pop(note, None)
+    return tokenizer
+
+
+def _has_base(value: object, name: str) -> bool:
+    return any(
+        base.__name__ == name and base.__module__.partition(".")[0] == "transformers" for base in type(value).__mro__
+    )
+
+
+def _check(name: object) -> None:
+    if name not in MODELS:
+        raise ValueError(f"names the model {name!r} of transformers, which is not known here; give one of {MODELS}")
+
+
+def _kept(key: str) -> bool:
+    return key not in NOT_KEPT and not key.endswith(FETCHED)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError("the text encoder needs transformers; pip install 'diffusion-labs[text]'") from error
+    return transformers

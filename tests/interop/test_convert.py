@@ -1,0 +1,196 @@
+"""Models through all formats: what comes back is what was sent, and what cannot be says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import diffusion_labs as dl
+from diffusion_labs.cli import main
+from diffusion_labs.interop.convert import AUTOENCODERS, PRESETS, detect_format
+from diffusion_labs.interop.stable_diffusion import TEXT, stable_diffusion
+from tests.catalogue import randomise, tiny_kl, tiny_vq
+from tests.interop.test_compvis_checkpoint import clip_text
+from tests.interop.test_diffusers_pipeline import stable_diffusion as their_pipeline
+from tests.interop.test_diffusers_pipeline import write_tokenizer
+from tests.interop.test_unet_rules import assert_equal, build
+
+
+def convert(*words: object) -> None:
+    main(["convert", *map(str, words)])
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        convert(*words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+MODELS = {
+    "unet": lambda seed=0: build("stable_diffusion_1", seed),
+    "kl": lambda seed=0: randomise(tiny_kl(), seed),
+    "vq": lambda seed=0: randomise(tiny_vq(), seed),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_go_through_every_format_and_come_back(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]()
+    dl.save_pretrained(model, tmp_path / "own")
+    convert(tmp_path / "own", tmp_path / "diffusers", "--to", "diffusers")
+    assert "_class_name" in json.loads((tmp_path / "diffusers" / "config.json").read_text())
+    convert(tmp_path / "diffusers", tmp_path / "compvis.safetensors")
+    dl.save_pretrained(MODELS[name](seed=3), tmp_path / "like")
+    convert(tmp_path / "compvis.safetensors", tmp_path / "back", "--like", tmp_path / "like")
+    assert_equal(dl.from_pretrained(tmp_path / "back").state_dict(), model.state_dict())
+
+
+def test_a_transformer_goes_through_the_format_of_its_code(tmp_path: Path) -> None:
+    def model(seed: int) -> dl.DiT:
+        sizes = {"size": 8, "dim": 16, "depth": 2, "num_heads": 2, "classes": {"class": 5}, "learned_variance": True}
+        return randomise(dl.dit(**sizes), seed)
+
+    dl.save_pretrained(model(0), tmp_path / "own")
+    convert(tmp_path / "own", tmp_path / "dit.safetensors")
+    assert detect_format(load_file(tmp_path / "dit.safetensors")) == "dit"
+    dl.save_pretrained(model(1), tmp_path / "like")
+    convert(tmp_path / "dit.safetensors", tmp_path / "back", "--like", tmp_path / "like")
+    assert_equal(dl.from_pretrained(tmp_path / "back").state_dict(), model(0).state_dict())
+
+
+def test_a_pipeline_goes_through_every_format_and_comes_back(tmp_path: Path) -> None:
+    """All of its numbers, and what it says about their use."""
+    their_pipeline(write_tokenizer(tmp_path / "words")).save_pretrained(tmp_path / "theirs")
+    convert(tmp_path / "theirs", tmp_path / "own")
+    convert(tmp_path / "own", tmp_path / "diffusers", "--to", "diffusers")
+    model = dl.from_pretrained(tmp_path / "own")
+    again = dl.load_diffusers_pipeline(tmp_path / "diffusers")
+    assert_equal(again.state_dict(), model.state_dict())
+    assert model.conditioner.encoders["caption"].tokenize(["a cat"]).tolist() == (
+        again.conditioner.encoders["caption"].tokenize(["a cat"]).tolist()
+    )
+
+    for version in (1, 2):
+        convert(tmp_path / "own", tmp_path / "compvis.safetensors", "--version", version)
+        like = dl.from_pretrained(tmp_path / "own")
+        like.scale.scale.fill_(7.0)
+        dl.save_pretrained(randomise(like, seed=9), tmp_path / f"like {version}")
+        convert(tmp_path / "compvis.safetensors", tmp_path / f"back {version}", "--like", tmp_path / f"like {version}")
+        assert_equal(dl.from_pretrained(tmp_path / f"back {version}").state_dict(), model.state_dict())
+
+
+def test_a_system_computes_the_same_to_the_bit_after_it_was_saved(tmp_path: Path) -> None:
+    their_pipeline(write_tokenizer(tmp_path / "words")).save_pretrained(tmp_path / "theirs")
+    model = dl.load_diffusers_pipeline(tmp_path / "theirs", eval_steps=3)
+    dl.save_pretrained(model, tmp_path / "own")
+    loaded = dl.from_pretrained(tmp_path / "own")
+    noise, inputs = torch.randn(2, 4, 8, 8), {"caption": ["a cat", "two dogs"]}
+    with torch.no_grad():
+        assert torch.equal(loaded(noise, conditional_inputs=inputs), model(noise, conditional_inputs=inputs))
+
+
+def test_averages_are_taken_if_asked_for(tmp_path: Path) -> None:
+    average = dl.to_compvis_unet(build("stable_diffusion_1", seed=1))
+    tensors = dl.to_compvis_checkpoint(unet=build("stable_diffusion_1"), autoencoder=tiny_kl())
+    tensors |= {f"model_ema.{f'diffusion_model.{key}'.replace('.', '')}": value for key, value in average.items()}
+    torch.save({"state_dict": tensors}, tmp_path / "model.ckpt")
+    dl.save_pretrained(build("stable_diffusion_1", seed=5), tmp_path / "like")
+    for flag, seed in (("--averaged", 1), ("--no-averaged", 0)):
+        convert(tmp_path / "model.ckpt", tmp_path / "own", "--like", tmp_path / "like", flag)
+        expected = build("stable_diffusion_1", seed).state_dict()
+        assert_equal(dl.from_pretrained(tmp_path / "own").state_dict(), expected)
+
+
+def test_formats_are_found_by_their_keys() -> None:
+    unet, autoencoder = build("stable_diffusion_1"), tiny_kl()
+    assert detect_format(dl.to_compvis_checkpoint(unet=unet, autoencoder=autoencoder)) == "compvis"
+    assert detect_format(dl.to_compvis_unet(unet)) == "compvis_unet"
+    assert detect_format(dl.to_compvis_autoencoder(autoencoder)) == "compvis_autoencoder"
+    assert detect_format(dl.to_diffusers_unet(unet)) == "diffusers_unet"
+    with pytest.raises(ValueError, match=r"keys like \['a', 'b'\] are of no format that is known here"):
+        detect_format(["b", "a"])
+
+
+def test_a_preset_gives_the_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the smallest of the autoencoders, which is large enough for a second."""
+    save_file(dl.to_compvis_autoencoder(dl.vq_f4_noattn()), tmp_path / "vq.safetensors")
+    convert(tmp_path / "vq.safetensors", tmp_path / "own", "--preset", "vq_f4_noattn")
+    converted = dl.to_compvis_autoencoder(dl.from_pretrained(tmp_path / "own"))
+    assert_equal(converted, load_file(tmp_path / "vq.safetensors"))
+    printed = refuse(capsys, tmp_path / "vq.safetensors", tmp_path / "other", "--preset", "kl_f4")
+    assert "the weights are not those of this AutoencoderKL" in printed
+    assert set(AUTOENCODERS) < set(PRESETS)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_the_systems_of_stable_diffusion_have_the_sizes_of_their_checkpoints(name: str) -> None:
+    with torch.device("meta"):
+        system = stable_diffusion(name)
+    parameters = {
+        part: sum(parameter.numel() for parameter in module.parameters())
+        for part, module in (
+            ("unet", system.sampler.model),
+            ("autoencoder", system.autoencoder),
+            ("text", system.conditioner),
+        )
+    }
+    # As the model cards and diffusers count them
+    assert (
+        parameters
+        == {
+            "stable_diffusion_1": {"unet": 859_520_964, "autoencoder": 83_653_863, "text": 123_060_480},
+            "stable_diffusion_1_inpainting": {"unet": 859_535_364, "autoencoder": 83_653_863, "text": 123_060_480},
+            "stable_diffusion_2": {"unet": 865_910_724, "autoencoder": 83_653_863, "text": 340_387_840},
+        }[name]
+    )
+
+
+def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dl.save_pretrained(tiny_kl(), tmp_path / "own")
+    save_file(dl.to_compvis_autoencoder(tiny_kl()), tmp_path / "kl.safetensors")
+    save_file(dl.to_diffusers_unet(build("stable_diffusion_1")), tmp_path / "unet.safetensors")
+    dl.save_pretrained(dl.CosineSchedule(), tmp_path / "schedule")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.ckpt").write_text("no weights")
+    out = tmp_path / "out"
+    for words, message in (
+        ([tmp_path / "nowhere", out], "there is no file or folder"),
+        ([tmp_path / "empty", out], "is no folder of ours, and none of a pipeline, U-Net, DiT or autoencoder"),
+        (
+            [tmp_path / "kl.safetensors", out],
+            "which does not hold its sizes; give either",
+        ),
+        ([tmp_path / "kl.safetensors", out, "--preset", "kl_f5"], "--preset is kl_f5; choose one of"),
+        ([tmp_path / "own", out, "--preset", "kl_f4"], "a folder holds its own; leave them out"),
+        ([tmp_path / "unet.safetensors", out], "is a diffusers_unet without its config.json; give the folder"),
+        ([tmp_path / "schedule", out, "--to", "diffusers"], "a CosineSchedule is nothing that diffusers has"),
+        ([tmp_path / "schedule", tmp_path / "out.safetensors"], "a CosineSchedule is nothing that CompVis has"),
+        ([tmp_path / "notes.ckpt", out, "--preset", "kl_f4"], "holds more than weights, or is damaged"),
+        ([tmp_path / "kl.safetensors", out, "--like", tmp_path / "schedule"], "is nothing that files of CompVis has"),
+    ):
+        assert message in refuse(capsys, *words), words
+        assert not out.exists()
+
+
+def test_a_model_of_transformers_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    encoder = dl.CLIPTextEncoder(clip_text())
+    dl.save_pretrained(encoder, tmp_path / "encoder")
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    for change, message in (
+        ({"$transformers": "AutoModel"}, "names the model 'AutoModel' of transformers, which is not known here"),
+        ({"config": {"attn_implementation": "some/kernel"}}, r"names \['attn_implementation'\] for CLIPTextModel"),
+        ({"config": {"auto_map": {}}}, r"names \['auto_map'\] for CLIPTextModel"),
+    ):
+        described = {**config["model"]["arguments"]["model"], **change}
+        changed = {**config["model"], "arguments": {**config["model"]["arguments"], "model": described}}
+        (tmp_path / "encoder" / "config.json").write_text(json.dumps({**config, "model": changed}))
+        with pytest.raises(ValueError, match=message):
+            dl.from_pretrained(tmp_path / "encoder")
+    tokenizer = {**config["model"]["arguments"], "tokenizer": {"$tokenizer": "../elsewhere"}}
+    changed = {**config["model"], "arguments": tokenizer}
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps({**config, "model": changed}))
+    with pytest.raises(ValueError, match="is no folder of a tokenizer"):
+        dl.from_pretrained(tmp_path / "encoder")
