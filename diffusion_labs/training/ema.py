@@ -4,14 +4,15 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class EMA:
     """Exponential moving average of a model's parameters, with warm-up.
 
     After update n the decay is ``min(decay, (1 + n) / (10 + n))``, so that the first, noisy weights are
-    soon forgotten. Only parameters are averaged; buffers, such as the tables of schedules, are copied.
+    soon forgotten. Only parameters that are trained are averaged. Frozen ones, such as an autoencoder's, are the
+    model's own, not a copy; buffers, such as the tables of schedules, are copied.
 
     Args:
         model: the model; ``ema.model`` is the averaged copy, in eval mode.
@@ -21,7 +22,8 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay ({decay}) must be in [0, 1)")
-        self.model = deepcopy(model).eval().requires_grad_(False)
+        frozen = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+        self.model = deepcopy(model, dict(frozen)).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 
@@ -29,8 +31,8 @@ class EMA:
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights that ``model`` has now."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages: list[Tensor] = list(self.model.parameters())
-        parameters: list[Tensor] = list(model.parameters())
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        averages, parameters = zip(*((average, own) for average, own in pairs if average is not own), strict=True)
         torch._foreach_lerp_(averages, parameters, 1 - decay)
         for copy, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copy.copy_(buffer)

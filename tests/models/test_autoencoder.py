@@ -261,3 +261,15 @@ def test_errors_name_the_value_and_the_rule(call, message: str) -> None:
 def test_integer_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"x has dtype torch.uint8, but must be floating point"):
         tiny_kl().describe(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+
+
+def test_every_autoencoder_has_a_posterior_and_that_of_codes_is_a_point() -> None:
+    x = torch.randn(2, 1, 8, 8)
+    kl, vq = tiny_kl(), tiny_vq()
+    for actual, expected in zip(kl.posterior(x), kl.encode(x), strict=True):
+        assert torch.equal(actual, expected)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        point = dl.DiagonalGaussian.point(vq.encode(x).detach().to(dtype))
+        assert torch.equal(point.sample(), point.mean)
+        assert point.log_variance.isfinite().all()
+    assert torch.equal(vq.posterior(x).sample(), vq.encode(x))

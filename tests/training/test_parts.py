@@ -84,6 +84,20 @@ def test_buffers_are_copied_and_schedules_are_left_alone() -> None:
     assert not any(p.requires_grad for p in ema.model.parameters())
 
 
+def test_frozen_parameters_are_shared_and_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
+    before = model[0].weight.clone()
+    ema = EMA(model, 0.9)
+    with torch.no_grad():
+        model[1].weight.add_(1)
+    ema.update(model)
+    assert ema.model[0].weight is model[0].weight
+    assert torch.equal(model[0].weight, before)
+    assert ema.model[1].weight is not model[1].weight
+    torch.testing.assert_close(ema.model[1].weight, model[1].weight - 0.1)  # the first decay is 1 / 10
+    assert model[1].weight.requires_grad
+
+
 def test_the_average_goes_on_from_its_state() -> None:
     model = nn.Linear(2, 2)
     first, second = EMA(model, 0.9), EMA(model, 0.9)

@@ -98,4 +98,4 @@ class LatentScale(PreciseModule):
 
 def _column(value: Tensor, z: Tensor) -> Tensor:
     """A number or one a channel, shaped to meet latents ``[b, c, ...]``."""
-    return value.reshape(-1, *[1] * (z.ndim - 2))
+    return value if value.ndim == 0 else value.reshape(-1, *[1] * (z.ndim - 2))

@@ -100,7 +100,7 @@ def ldm_layout(layout_encoder: nn.Module | None = None, **options: Any) -> Laten
 
 
 def ldm_super_resolution(**options: Any) -> LatentDiffusion:
-    """Four times the size: the image ``low_resolution`` is as large as the latents, beside which it is."""
+    """Four times the size: ``low_resolution``, an image as large as the latents, stands beside them."""
     adapt = partial(Concatenation, channels={"low_resolution": 3})
     return _system("bsr_sr", vq_f4(), betas=(0.0015, 0.0155), adapt=adapt, options=options)
 
