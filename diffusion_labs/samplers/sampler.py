@@ -172,12 +172,19 @@ class Sampler(nn.Module):
         past = None
         with self._progress(len(levels)) as progress:
             for t, s in pairwise(levels):
-                x, past = self.step(x, t, s, past, denoise, noise)
+                step = self.step_to_last if s is levels[-1] else self.step
+                x, past = step(x, t, s, past, denoise, noise)
                 progress.update()
                 yield x
             x = self.last_step(x, levels[-1], past, denoise)
             progress.update()
             yield x
+
+    def step_to_last(
+        self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        """The step to the last noise level, where the estimate is the sample; a child may go there with more care."""
+        return self.step(xt, t, s, past, denoise, noise)
 
     def last_step(self, xt: Tensor, t: NoiseLevel, past: Any, denoise: Denoise) -> Tensor:
         """From the last noise level to clean data: the estimate. A child may go on with its history instead."""

@@ -29,13 +29,25 @@ class UniPCSampler(MultistepSampler):
 
     The first steps have fewer estimates, so p above 2 falls at order 3 unless they are short or near pure noise: for
     p = 3 and 4, one call more in the first step is enough. p above 3 is more accurate at steps in log-SNR
-    below about 0.4, and less at larger ones. Arguments as ``MultistepSampler``'s.
+    below about 0.4, and less at larger ones. The step to the last noise level, which no corrector follows, has one
+    estimate less (``lower_order_final`` in the authors' code) and order p. Arguments as ``MultistepSampler``'s.
     """
 
     def step(
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
+        return self._step(xt, t, s, past, denoise, self.order)
+
+    def step_to_last(
+        self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        """As ``step``, but no corrector follows: one estimate less, down to 2, overshoots less."""
+        return self._step(xt, t, s, past, denoise, max(self.order - 1, min(self.order, 2)))
+
+    def _step(
+        self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, order: int
+    ) -> tuple[Tensor, Any]:
         x0, eps, _ = denoise(xt, t)
         new = Point(t, x0)
         points: tuple[Point, ...] = ()
@@ -46,7 +58,7 @@ class UniPCSampler(MultistepSampler):
             points = past.points
 
         points = (new, *points)[: self.order]
-        return update(corrected, new, s, points[1:]), Past(corrected, points)
+        return update(corrected, new, s, points[1:order]), Past(corrected, points)
 
 
 def update(xt: Tensor, now: Point, s: NoiseLevel, others: Any) -> Tensor:

@@ -22,9 +22,9 @@ MULTISTEP = {
     "dpm_3m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=3, **IN_NOISE),
     "deis_2 as dpm_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, solver_type="heun", **IN_NOISE),
     "dpmpp_2m": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=2, **OPTIONS),
-    "unipc_1": lambda: diffusers.UniPCMultistepScheduler(solver_order=1, **OPTIONS),
-    "unipc_2": lambda: diffusers.UniPCMultistepScheduler(solver_order=2, **OPTIONS),
-    "unipc_3": lambda: diffusers.UniPCMultistepScheduler(solver_order=3, **OPTIONS),
+    "unipc_1": lambda: diffusers.UniPCMultistepScheduler(solver_order=1, final_sigmas_type="zero"),
+    "unipc_2": lambda: diffusers.UniPCMultistepScheduler(solver_order=2, final_sigmas_type="zero"),
+    "unipc_3": lambda: diffusers.UniPCMultistepScheduler(solver_order=3, final_sigmas_type="zero"),
     "deis_2": lambda: diffusers.DEISMultistepScheduler(solver_order=2, lower_order_final=False),
     "deis_3": lambda: diffusers.DEISMultistepScheduler(solver_order=3, lower_order_final=False),
 }
