@@ -3,6 +3,10 @@
 # Models: networks, and whole systems
 from .models.adm_unet import ADMUNet as ADMUNet
 from .models.adm_unet import adm_unet as adm_unet
+from .models.adm_unet import ADM_CLASSIFIERS as ADM_CLASSIFIERS
+from .models.adm_unet import ADM_UNETS as ADM_UNETS
+from .models.adm_unet import ADMClassifier as ADMClassifier
+from .models.adm_unet import adm_classifier as adm_classifier
 from .models.adm_unet import levels_of_factors as levels_of_factors
 from .models.ldm import LDM_UNETS as LDM_UNETS
 from .models.ldm import ldm_unet as ldm_unet
@@ -255,6 +259,12 @@ from .interop import from_diffusers_dit_config as from_diffusers_dit_config
 from .interop import load_diffusers_dit as load_diffusers_dit
 from .interop import save_diffusers_dit as save_diffusers_dit
 from .interop import load_dit as load_dit
+from .interop import load_torchmultimodal_autoencoder as load_torchmultimodal_autoencoder
+from .interop import load_torchmultimodal_unet as load_torchmultimodal_unet
+from .interop import to_torchmultimodal_autoencoder as to_torchmultimodal_autoencoder
+from .interop import to_torchmultimodal_unet as to_torchmultimodal_unet
+from .interop import load_guided_diffusion as load_guided_diffusion
+from .interop import to_guided_diffusion as to_guided_diffusion
 from .interop import to_dit as to_dit
 from .interop import to_diffusers_config as to_diffusers_config
 from .interop import load_diffusers_pipeline as load_diffusers_pipeline

@@ -406,6 +406,23 @@ class TinyClassifier(nn.Module):
         return self.linear(x.flatten(1)).tanh() * (1 + timestep / 1000).to(x.dtype)[:, None]
 
 
+CLASSIFIERS: dict[str, Callable[[], nn.Module]] = {
+    "adm_classifier": lambda: randomise(
+        dl.adm_classifier(
+            size=8,
+            num_classes=NUM_CLASSES,
+            in_channels=1,
+            model_channels=8,
+            channel_mult=(1, 2),
+            num_res_blocks=1,
+            attention_levels=(1,),
+            head_channels=8,
+            num_groups=4,
+        )
+    ),
+}
+
+
 def halve(x: Tensor) -> Tensor:
     """A linear operator: images at half the size."""
     return nn.functional.avg_pool2d(x, 2)

@@ -24,7 +24,14 @@ from diffusion_labs.interop.diffusers_unet import (
     to_diffusers_unet,
 )
 from diffusion_labs.interop.dit import load_dit, to_dit
+from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
+from diffusion_labs.interop.torchmultimodal import (
+    load_torchmultimodal_autoencoder,
+    load_torchmultimodal_unet,
+    to_torchmultimodal_autoencoder,
+    to_torchmultimodal_unet,
+)
 
 __all__ = [
     "CompVisParts",
@@ -46,6 +53,9 @@ __all__ = [
     "load_dit",
     "load_foreign",
     "read_compvis_checkpoint",
+    "load_guided_diffusion",
+    "load_torchmultimodal_autoencoder",
+    "load_torchmultimodal_unet",
     "save_diffusers_autoencoder",
     "save_diffusers_dit",
     "save_diffusers_unet",
@@ -56,4 +66,7 @@ __all__ = [
     "to_diffusers_config",
     "to_diffusers_unet",
     "to_dit",
+    "to_guided_diffusion",
+    "to_torchmultimodal_autoencoder",
+    "to_torchmultimodal_unet",
 ]

@@ -96,8 +96,6 @@ def from_unet2d_config(given: Mapping[str, Any], *, learned_variance: bool = Fal
         raise config.refused(
             "attn_norm_num_groups", f"cannot be represented; it must be norm_num_groups ({groups}), as in all blocks"
         )
-    if config["time_embedding_dim"] not in (None, 4 * widths[0]):
-        raise config.refused("time_embedding_dim", f"cannot be represented; it must be None or {4 * widths[0]}")
     if not config["flip_sin_to_cos"] and widths[0] % 2:
         raise config.refused("flip_sin_to_cos", f"cannot be represented with an odd width ({widths[0]})")
 
@@ -118,6 +116,7 @@ def from_unet2d_config(given: Mapping[str, Any], *, learned_variance: bool = Fal
         learned_variance=learned_variance,
         dropout=config["dropout"],
         classes=None if classes is None else {"class": classes - 1},
+        embed_dim=config["time_embedding_dim"],
         time_shift=config["freq_shift"],
         num_groups=groups,
         norm_eps=config["norm_eps"],

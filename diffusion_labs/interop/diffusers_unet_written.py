@@ -89,6 +89,7 @@ class _Parts:
             for side, plain in PLAIN.items()
         }
         widths = {block.norm.num_channels // block.num_heads for block in self.blocks}
+        embed_dim, first = self.model.embedding.time.embed_dim, self.model.conv_in
         return {
             "_class_name": "UNet2DModel",
             "down_block_types": types["down"],
@@ -97,6 +98,7 @@ class _Parts:
             "upsample_type": "resnet" if residual else "conv",
             "attention_head_dim": widths.pop() if len(widths) == 1 else None,
             "add_attention": bool(self.middle),
+            "time_embedding_dim": None if embed_dim == 4 * first.out_channels else embed_dim,
             "attn_norm_num_groups": self.levels[0][0][0].norm_in.num_groups,
         }
 

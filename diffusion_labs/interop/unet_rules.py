@@ -37,41 +37,63 @@ def _transformer(projection: TensorChange) -> list[KeyRule]:
     ]
 
 
-def compvis_unet_rules(*, conv_projections: bool = True) -> KeyRules:
+_RES_BLOCK = [
+    KeyRule("in_layers.0.*", "norm_in.*"),
+    KeyRule("in_layers.2.*", "conv_in.*"),
+    KeyRule("emb_layers.1.*", "norm_out.projection.*"),
+    KeyRule("out_layers.0.*", "norm_out.norm.*"),
+    KeyRule("out_layers.3.*", "conv_out.*"),
+    KeyRule("skip_connection.*", "skip.*"),
+]
+_ENCODER = {"input_blocks.{i+1}.{j}": "encoder.{i}.{j}", "middle_block.{j}": "middle.{j}"}
+_WITHOUT_NULL = TensorChange(
+    lambda table: torch.cat([table, table.new_zeros(1, table.shape[1])]), lambda table: table[:-1]
+)
+
+
+def compvis_unet_rules(*, conv_projections: bool = True, null_class: bool = True) -> KeyRules:
     """Of guided-diffusion, Latent Diffusion and Stable Diffusion, without ``model.diffusion_model.``.
 
     Args:
         conv_projections: the projections of spatial transformers are written as 1x1 convolutions, as Stable Diffusion
             1 has them, and not as linear layers, as 2 and XL have. Both are read.
+        null_class: the last class there is the null class here. Otherwise there is none there: it becomes zeros.
     """
-    stages = {
-        "input_blocks.{i+1}.{j}": "encoder.{i}.{j}",
-        "middle_block.{j}": "middle.{j}",
-        "output_blocks.{i}.{j}": "decoder.{i}.{j}",
-    }
-    res_block = [
-        KeyRule("in_layers.0.*", "norm_in.*"),
-        KeyRule("in_layers.2.*", "conv_in.*"),
-        KeyRule("emb_layers.1.*", "norm_out.projection.*"),
-        KeyRule("out_layers.0.*", "norm_out.norm.*"),
-        KeyRule("out_layers.3.*", "conv_out.*"),
-        KeyRule("skip_connection.*", "skip.*"),
-    ]
+    stages = {**_ENCODER, "output_blocks.{i}.{j}": "decoder.{i}.{j}"}
+    classes = UNCHANGED if null_class else _WITHOUT_NULL
     return KeyRules(
         [
             KeyRule("time_embed.0.*", "embedding.time.linear_in.*"),
             KeyRule("time_embed.2.*", "embedding.time.linear_out.*"),
-            KeyRule("label_emb.weight", "embedding.classes.class.table.weight"),
+            KeyRule("label_emb.weight", "embedding.classes.class.table.weight", classes),
             KeyRule("label_emb.0.0.*", "embedding.joint.linear_in.*"),
             KeyRule("label_emb.0.2.*", "embedding.joint.linear_out.*"),
             KeyRule("input_blocks.0.0.*", "conv_in.*"),
-            *nested(stages, res_block),
+            *nested(stages, _RES_BLOCK),
             *nested(stages, _transformer(CONVOLUTION if conv_projections else LINEAR_TOO)),
             *nested(stages, [KeyRule("qkv.*", "qkv.*")]),
             KeyRule("input_blocks.{i+1}.{j}.op.*", "encoder.{i}.{j}.resample.conv.*"),
             KeyRule("output_blocks.{i}.{j}.conv.*", "decoder.{i}.{j}.resample.conv.*"),
             KeyRule("out.0.*", "head.norm.*"),
             KeyRule("out.2.*", "head.conv.*"),
+        ]
+    )
+
+
+def guided_classifier_rules() -> KeyRules:
+    """Of the classifier of guided-diffusion."""
+    attention = [KeyRule(f"{name}.*", f"{name}.*") for name in ("norm", "qkv", "proj_out")]
+    return KeyRules(
+        [
+            KeyRule("time_embed.0.*", "time.linear_in.*"),
+            KeyRule("time_embed.2.*", "time.linear_out.*"),
+            KeyRule("input_blocks.0.0.*", "conv_in.*"),
+            *nested(_ENCODER, [*_RES_BLOCK, *attention]),
+            KeyRule("input_blocks.{i+1}.{j}.op.*", "encoder.{i}.{j}.resample.conv.*"),
+            KeyRule("out.0.*", "norm.*"),
+            KeyRule("out.2.positional_embedding", "pool.positions"),
+            KeyRule("out.2.qkv_proj.*", "pool.qkv.*"),
+            KeyRule("out.2.c_proj.*", "pool.out.*"),
         ]
     )
 
@@ -123,7 +145,13 @@ def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosin
             KeyRule("conv_in.*", "conv_in.*"),
             *nested(res_blocks, res_block),
             *nested(transformers, _transformer(CONVOLUTION if conv_projections else LINEAR_TOO)),
-            *[rule for theirs, ours in joint.items() for rule in nested({theirs: ours}, _attention(parts[ours]))],
+            *[
+                rule
+                for theirs, ours in joint.items()
+                for rule in nested(
+                    {theirs: ours}, joint_attention(parts[ours], "to_q,to_k,to_v", "to_out.0", norm="group_norm")
+                )
+            ],
             *nested(resamplings, [KeyRule("conv.*", "resample.conv.*"), *res_block]),
             KeyRule("conv_norm_out.*", "head.norm.*"),
             KeyRule("conv_out.*", "head.conv.*"),
@@ -143,26 +171,34 @@ def _swapped_halves(weight: Tensor) -> Tensor:
     return weight.roll(weight.shape[1] // 2, 1)
 
 
-_ORDER = {True: UNCHANGED, False: TensorChange(_swapped_halves, _swapped_halves)}
+SINES_FIRST = TensorChange(_swapped_halves, _swapped_halves)  # of the sinusoids there; here the cosines are
+_ORDER = {True: UNCHANGED, False: SINES_FIRST}
 
 
-def _attention(block: Any) -> list[KeyRule]:
-    """Of an ``AttentionBlock``: one projection here, with the heads in its own order, and three there."""
-    width = block.norm.num_channels
-    rows = torch.arange(3.0 * width, device="cpu").reshape(1, 1, -1)
-    # Row order[i] here is row i of theirs: all of q, k, and v, each by heads
-    order = torch.cat([part.flatten() for part in block.split_heads(rows, block.num_heads, 3)]).long()
+def joint_attention(block: Any, projections: str, out: str, *, norm: str) -> list[KeyRule]:
+    """Of an ``AttentionBlock``: one projection here, with the heads in its own order, and three linear layers there.
 
-    def to_ours(rows: Tensor) -> Tensor:
-        return _as_convolution(rows)[order.argsort()]
+    Args:
+        block: the block.
+        projections: the names of q, k and v there, as ``KeyRules`` joins them.
+        out: the name of the last layer there.
+        norm: the name of the norm there.
+    """
 
-    def to_theirs(rows: Tensor) -> Tensor:
-        return _as_linear(rows)[order]
+    def order(parts: int) -> Tensor:
+        """Row ``order[i]`` here is row i there: all of q, then k, then v, each by heads."""
+        rows = torch.arange(float(parts * block.norm.num_channels), device="cpu").reshape(1, 1, -1)
+        return torch.cat([part.flatten() for part in block.split_heads(rows, block.num_heads, parts)]).long()
+
+    def reordered(parts: int) -> TensorChange:
+        return TensorChange(
+            lambda rows: _as_convolution(rows)[order(parts).argsort()], lambda rows: _as_linear(rows)[order(parts)]
+        )
 
     return [
-        KeyRule("group_norm.*", "norm.*"),
-        KeyRule("to_q,to_k,to_v.*", "qkv.*", TensorChange(to_ours, to_theirs)),
-        KeyRule("to_out.0.*", "proj_out.*", TensorChange(_as_convolution, _as_linear)),
+        KeyRule(f"{norm}.*", "norm.*"),
+        KeyRule(f"{projections}.*", "qkv.*", reordered(3)),
+        KeyRule(f"{out}.*", "proj_out.*", LINEAR_1D),
     ]
 
 
@@ -172,3 +208,6 @@ def _as_convolution(weight: Tensor) -> Tensor:
 
 def _as_linear(weight: Tensor) -> Tensor:
     return weight.flatten(1) if weight.dim() > 1 else weight
+
+
+LINEAR_1D = TensorChange(_as_convolution, _as_linear)  # there a linear layer [o, i], here a convolution over tokens

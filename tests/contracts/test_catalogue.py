@@ -49,6 +49,7 @@ def catalogued_components() -> set[type]:
         catalogue.NETWORKS,
         catalogue.AUTOENCODERS,
         catalogue.LATENT_SCALES,
+        catalogue.CLASSIFIERS,
         catalogue.GUIDANCE,
         catalogue.TRANSFORMS,
         catalogue.LOSSES,

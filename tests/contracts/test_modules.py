@@ -15,6 +15,7 @@ from tests import catalogue
 from tests.catalogue import (
     ADAPTERS,
     AUTOENCODERS,
+    CLASSIFIERS,
     DENSITIES,
     LATENT_SCALES,
     LOSSES,
@@ -105,6 +106,7 @@ COMPONENTS: dict[str, Call] = {
         for n in LATENT_SCALES
     },
     **{f"system-{n}": SYSTEMS[n] for n in SYSTEMS},
+    **{f"classifier-{n}": lambda n=n: (CLASSIFIERS[n](), conditioned(nn.Identity())[1][:2]) for n in CLASSIFIERS},
     **{f"adapter-{n}": lambda n=n: adapted(n) for n in ADAPTERS},
     **{f"adapter-train-{n}": lambda n=n: adapted(n, training=True) for n in ADAPTERS},
     **{f"sampler-{n}": lambda n=n: sampled(n) for n in SAMPLERS},

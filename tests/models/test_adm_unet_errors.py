@@ -31,6 +31,7 @@ SMALL = {"model_channels": 16, "channel_mult": (1, 2), "num_res_blocks": 1, "num
         ({"tokens": {"text": 4}, "middle_attention": False}, "tokens ({'text': 4}) enter by attention"),
         ({"classes": {"a": 4}, "vectors": {"a": 4}}, "the condition name 'a' is used twice"),
         ({"vectors": {"a_mask": 4}, "tokens": {"a": 4}}, "the condition name 'a_mask' is used twice"),
+        ({"vectors": {"a": 4}, "vector_tokens": {"b": 4}}, "vector_tokens ({'b': 4}) are made of vectors ({'a': 4})"),
         ({"classes": {"a.b": 4}}, "the condition name 'a.b' must be a Python identifier"),
         ({"vectors": {"type": 4}}, "the condition name 'type' must be a Python identifier and no attribute"),
     ],

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import diffusion_labs as dl
 from diffusion_labs.layers import average_pool, nearest_upsample, split_heads_interleaved, split_heads_stacked
 from diffusion_labs.models import ADMUNet, adm_unet
 from diffusion_labs.models.adm_unet.blocks import (
@@ -178,6 +179,31 @@ def test_context_attention_is_its_formula(order: str, masked: bool) -> None:
     torch.testing.assert_close(y, x + h.reshape(x.shape), rtol=1e-10, atol=1e-10)
 
 
+def test_a_vector_makes_tokens_before_the_others() -> None:
+    """As if its tokens had been given, in a network whose projection of tokens is the identity."""
+    sizes = {"model_channels": 8, "channel_mult": (1,), "num_res_blocks": 1, "num_groups": 4, "attention_levels": (0,)}
+    conditions = {"vectors": {"image": 6}, "tokens": {"text": 5}, "context_dim": 5}
+    network = randomise(dl.adm_unet(**sizes, **conditions, vector_tokens={"image": 4}))
+    plain = dl.adm_unet(**sizes, **conditions)
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if "vector_tokens" not in k})
+    with torch.no_grad():
+        for model in (network, plain):
+            model.embedding.tokens["text"].linear.weight.copy_(torch.eye(5))
+            model.embedding.tokens["text"].linear.bias.zero_()
+    x, t, image, text = torch.randn(2, 3, 4, 4), torch.tensor([3, 900]), torch.randn(2, 6), torch.randn(2, 3, 5)
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    layer = network.embedding.vector_tokens["image"].linear
+    rows = [slice(5 * i, 5 * i + 5) for i in range(4)]
+    made = torch.stack([image @ layer.weight[r].mT + layer.bias[r] for r in rows], 1)
+    actual = network(x, t, {"image": image, "text": text, "text_mask": mask})
+    joint = torch.cat([torch.ones(2, 4, dtype=torch.bool), mask], 1)
+    expected = plain(x, t, {"image": image, "text": torch.cat([made, text], 1), "text_mask": joint})
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    # An absent vector is zeros, in the embedding and in the context
+    zeros = network(x, t, {"image": torch.zeros(2, 6), "text": text})
+    torch.testing.assert_close(network(x, t, {"text": text}), zeros)
+
+
 def test_the_two_orders_differ_on_the_same_weights() -> None:
     blocks = [
         randomise(AttentionBlock(8, 2, split_heads=split, num_groups=2))
@@ -221,54 +247,22 @@ def test_res_block_is_its_formula(embedding_norm: type, change: str) -> None:
 
 # Sizes of released checkpoints, in millions of parameters and in tensors
 
-MULT_64, MULT_128, MULT_256 = (1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
-CLASSES = {"learned_variance": True, "classes": {"class": 1000}}
+MULT_64, MULT_256 = (1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
 UPSAMPLER = {"in_channels": 6, "out_channels": 3}
+ADM = {
+    "imagenet_64": (295.90, 541),
+    "imagenet_128": (421.53, 493),
+    "imagenet_256": (553.84, 567),
+    "imagenet_256_uncond": (552.81, 566),
+    "imagenet_512": (559.00, 645),
+    "lsun_bedroom": (552.81, 566),
+    "lsun_cat": (552.81, 566),
+    "lsun_horse": (552.81, 566),
+    "upsampler_64_256": (311.80, None),
+    "upsampler_128_512": (308.84, None),
+}
 RELEASED = {
-    "64x64_diffusion": (
-        {"model_channels": 192, "channel_mult": MULT_64, "num_res_blocks": 3, "head_channels": 64}
-        | {"attention_levels": (1, 2, 3), "attention_order": "new", "dropout": 0.1}
-        | CLASSES,
-        295.90,
-        541,
-    ),
-    "128x128_diffusion": (
-        {"model_channels": 256, "channel_mult": MULT_128, "num_heads": 4, "attention_levels": (2, 3, 4)} | CLASSES,
-        421.53,
-        493,
-    ),
-    "256x256_diffusion": (
-        {"model_channels": 256, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (3, 4, 5)} | CLASSES,
-        553.84,
-        567,
-    ),
-    "256x256_diffusion_uncond": (
-        {"model_channels": 256, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (3, 4, 5)}
-        | {"learned_variance": True},
-        552.81,
-        566,
-    ),
-    "512x512_diffusion": (
-        {"model_channels": 256, "channel_mult": (0.5, *MULT_256), "head_channels": 64}
-        | {"attention_levels": (4, 5, 6)}
-        | CLASSES,
-        559.00,
-        645,
-    ),
-    "64_256_upsampler": (
-        {"model_channels": 192, "channel_mult": MULT_256, "num_heads": 4, "attention_levels": (3, 4, 5)}
-        | UPSAMPLER
-        | CLASSES,
-        311.80,
-        None,
-    ),
-    "128_512_upsampler": (
-        {"model_channels": 192, "channel_mult": MULT_256, "head_channels": 64, "attention_levels": (4, 5)}
-        | UPSAMPLER
-        | CLASSES,
-        308.84,
-        None,
-    ),
+    **{name: (dl.ADM_UNETS[name], *counts) for name, counts in ADM.items()},
     # DALL-E 2, Table 3. The counts in our notes are those of the two with attention in the middle, which
     # the paper says that its upsamplers do not have.
     "dalle2 trunk of the decoder": (
@@ -298,6 +292,10 @@ RELEASED = {
         None,
     ),
 }
+
+
+def test_every_released_size_has_its_count() -> None:
+    assert ADM.keys() == dl.ADM_UNETS.keys()
 
 
 @pytest.mark.parametrize("name", RELEASED)

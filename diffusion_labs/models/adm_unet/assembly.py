@@ -82,6 +82,92 @@ def heads_of(width: int, num_heads: int, head_channels: int | None) -> int:
     return width // head_channels
 
 
+class Blocks:
+    """Makes the blocks of one network, which all have the same options; those are of ``adm_unet``."""
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        scale_shift: bool,
+        residual_resampling: bool,
+        conv_resample: bool = True,
+        downsample_padding: tuple[int, int] = (1, 1),
+        dropout: float = 0.0,
+        dims: int = 2,
+        num_groups: int = 32,
+        norm_eps: float = 1e-5,
+        checkpointing: bool = False,
+    ) -> None:
+        self.residual_resampling = residual_resampling
+        self.conv_resample = conv_resample
+        self.downsample_padding = downsample_padding
+        self.dims = dims
+        self.stage = partial(BlockSequence, checkpointing=checkpointing)
+        self.res_block = partial(
+            ResBlock,
+            embed_dim=embed_dim,
+            dims=dims,
+            dropout=dropout,
+            embedding_norm=AdaptiveGroupNorm if scale_shift else ShiftedGroupNorm,
+            num_groups=num_groups,
+            eps=norm_eps,
+        )
+
+    def downsample(self, width: int) -> nn.Module:
+        """The way down to the next resolution."""
+        if self.residual_resampling:
+            return self.res_block(width, width, resample=average_pool(self.dims))
+        if not self.conv_resample:
+            return ResampleBlock(average_pool(self.dims))
+        return ResampleBlock(Downsample(width, dims=self.dims, padding=self.downsample_padding))
+
+    def upsample(self, width: int) -> nn.Module:
+        """The way up to the resolution before."""
+        if self.residual_resampling:
+            return self.res_block(width, width, resample=nearest_upsample())
+        return ResampleBlock(Upsample(width, dims=self.dims) if self.conv_resample else nearest_upsample())
+
+    def descend(
+        self,
+        channels: Sequence[int],
+        num_res_blocks: int,
+        num_resamples: int,
+        attention: MakeAttention,
+        middle_attention: MakeAttention,
+    ) -> tuple[list[BlockSequence], BlockSequence, list[int]]:
+        """The stages of the encoder, that of the middle, and the widths of what they skip to a decoder.
+
+        Raises:
+            ValueError: for sizes that do not fit together.
+        """
+        num_levels = len(channels)
+        if num_res_blocks < 1:
+            raise ValueError(f"num_res_blocks ({num_res_blocks}) must be at least 1")
+        if not 0 <= num_resamples < num_levels:
+            raise ValueError(
+                f"num_resamples ({num_resamples}) must be between 0 and {num_levels - 1}: channel_mult has "
+                f"{num_levels} levels, so that many boundaries; add levels or resample fewer times"
+            )
+
+        # Encoder: on each level the residual blocks, then the way down to the next resolution
+        encoder: list[BlockSequence] = []
+        current = channels[0]
+        skips = [current]
+        for level, width in enumerate(channels):
+            for _ in range(num_res_blocks):
+                encoder.append(self.stage(self.res_block(current, width), *attention(level, width)))
+                current = width
+                skips.append(current)
+            if level < num_resamples:
+                encoder.append(self.stage(self.downsample(current)))
+                skips.append(current)
+
+        # Middle
+        first, last = self.res_block(current, current), self.res_block(current, current)
+        return encoder, self.stage(first, *middle_attention(num_levels - 1, current), last), skips
+
+
 def assemble(
     embedding: Callable[[], ConditionEmbedding],
     *,
@@ -121,66 +207,31 @@ def assemble(
     Raises:
         ValueError: for sizes that do not fit together.
     """
-    num_levels = len(channels)
-    if num_res_blocks < 1:
-        raise ValueError(f"num_res_blocks ({num_res_blocks}) must be at least 1")
-    num_resamples = num_levels - 1 if num_resamples is None else num_resamples
-    if not 0 <= num_resamples < num_levels:
-        raise ValueError(
-            f"num_resamples ({num_resamples}) must be between 0 and {num_levels - 1}: channel_mult has "
-            f"{num_levels} levels, so that many boundaries; add levels or resample fewer times"
-        )
     out_channels = in_channels if out_channels is None else out_channels
-
-    stage = partial(BlockSequence, checkpointing=checkpointing)
-    res_block = partial(
-        ResBlock,
+    blocks = Blocks(
         embed_dim=embed_dim,
-        dims=dims,
+        scale_shift=scale_shift,
+        residual_resampling=residual_resampling,
+        conv_resample=conv_resample,
+        downsample_padding=downsample_padding,
         dropout=dropout,
-        embedding_norm=AdaptiveGroupNorm if scale_shift else ShiftedGroupNorm,
+        dims=dims,
         num_groups=num_groups,
-        eps=norm_eps,
+        norm_eps=norm_eps,
+        checkpointing=checkpointing,
     )
-
-    def downsample(width: int) -> nn.Module:
-        if residual_resampling:
-            return res_block(width, width, resample=average_pool(dims))
-        if not conv_resample:
-            return ResampleBlock(average_pool(dims))
-        return ResampleBlock(Downsample(width, dims=dims, padding=downsample_padding))
-
-    def upsample(width: int) -> nn.Module:
-        if residual_resampling:
-            return res_block(width, width, resample=nearest_upsample())
-        return ResampleBlock(Upsample(width, dims=dims) if conv_resample else nearest_upsample())
-
-    # Encoder: on each level the residual blocks, then the way down to the next resolution
-    encoder: list[BlockSequence] = []
-    current = channels[0]
-    skips = [current]
-    for level, width in enumerate(channels):
-        for _ in range(num_res_blocks):
-            encoder.append(stage(res_block(current, width), *attention(level, width)))
-            current = width
-            skips.append(current)
-        if level < num_resamples:
-            encoder.append(stage(downsample(current)))
-            skips.append(current)
-
-    # Middle
-    first, last = res_block(current, current), res_block(current, current)
-    middle = stage(first, *middle_attention(num_levels - 1, current), last)
+    num_resamples = len(channels) - 1 if num_resamples is None else num_resamples
+    encoder, middle, skips = blocks.descend(channels, num_res_blocks, num_resamples, attention, middle_attention)
 
     # Decoder: each level takes its own skips, the last of which is the one that entered the level;
     # a level that began without a downsampling has no such skip, and ends without an upsampling
-    decoder = []
+    decoder, current = [], channels[-1]
     for level, width in reversed(list(enumerate(channels))):
         for i in reversed(range(num_res_blocks + (level <= num_resamples))):
-            blocks = [res_block(current + skips.pop(), width), *decoder_attention(level, width)]
+            parts = [blocks.res_block(current + skips.pop(), width), *decoder_attention(level, width)]
             if i == 0 and 0 < level <= num_resamples:
-                blocks.append(upsample(width))
-            decoder.append(stage(*blocks))
+                parts.append(blocks.upsample(width))
+            decoder.append(blocks.stage(*parts))
             current = width
 
     head = LearnedVarianceHead if learned_variance else Head

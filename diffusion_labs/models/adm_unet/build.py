@@ -76,7 +76,10 @@ def adm_unet(
     classes: Mapping[str, int] | None = None,
     vectors: Mapping[str, int] | None = None,
     tokens: Mapping[str, int] | None = None,
+    vector_tokens: Mapping[str, int] | None = None,
     context_dim: int | None = None,
+    embed_dim: int | None = None,
+    time_dim: int | None = None,
     time_scale: float = 1.0,
     time_shift: int = 0,
     dims: int = 2,
@@ -115,7 +118,11 @@ def adm_unet(
         vectors: vector conditions, ``{name: width}``; input ``[b, width]``.
         tokens: token conditions, ``{name: width}``; input ``[b, n, width]``, and optionally
             ``<name>_mask``. Keys and values of all attention blocks (GLIDE, arXiv 2112.10741).
+        vector_tokens: of how many of these tokens a vector also makes, by the name in ``vectors`` (DALL-E 2, arXiv
+            2204.06125, section 2.1).
         context_dim: width of the tokens in the network; that of the time embedding by default.
+        embed_dim: width of the embedding of the time; ``4 * model_channels`` by default.
+        time_dim: width of the sinusoids of the time; ``model_channels`` by default.
         time_scale: multiplies the time; 1000 for times in [0, 1] or EDM's c_noise, see ``sinusoidal_embedding``.
         time_shift: 1 in DDPM, see ``sinusoidal_embedding``.
         dims: number of spatial dimensions, 1, 2 or 3. Resampling changes all of them.
@@ -142,11 +149,13 @@ def adm_unet(
     if attention_order not in ATTENTION_ORDERS:
         raise ValueError(f"attention_order ({attention_order!r}) must be one of {list(ATTENTION_ORDERS)}")
     tokens = dict(tokens or {})
-    check_attention(attention_levels, len(channels), middle_attention, tokens)
+    context = {**tokens, **(vector_tokens or {})}
+    check_attention(attention_levels, len(channels), middle_attention, context)
 
-    embed_dim = 4 * model_channels
+    embed_dim = 4 * model_channels if embed_dim is None else embed_dim
+    time_dim = model_channels if time_dim is None else time_dim
     context_dim = embed_dim if context_dim is None else context_dim
-    attention_class = partial(ContextAttentionBlock, context_dim=context_dim) if tokens else AttentionBlock
+    attention_class = partial(ContextAttentionBlock, context_dim=context_dim) if context else AttentionBlock
 
     def attention_block(width: int, heads: int) -> list[nn.Module]:
         heads = heads_of(width, heads, head_channels)
@@ -158,11 +167,12 @@ def adm_unet(
 
     return assemble(
         lambda: ConditionEmbedding(
-            TimeEmbedding(model_channels, embed_dim, scale=time_scale, shift=time_shift),
+            TimeEmbedding(time_dim, embed_dim, scale=time_scale, shift=time_shift),
             classes=classes or {},
             vectors=vectors or {},
             tokens=tokens,
             context_dim=context_dim,
+            vector_tokens=vector_tokens,
         ),
         embed_dim=embed_dim,
         attention=attention(num_heads),

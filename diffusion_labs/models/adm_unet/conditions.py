@@ -134,3 +134,27 @@ class ProjectedTokenCondition(TokenCondition):
     def project(self, tokens: Tensor) -> Tensor:
         """From the input to the context."""
         return self.linear(tokens.to(self.linear.weight.dtype))
+
+
+class VectorTokens(nn.Module):
+    """Makes several tokens of a vector, ``[b, n, context_dim]``; an absent one is zeros.
+
+    The image embedding of DALL-E 2 (arXiv 2204.06125, section 2.1) enters so, beside its part in the embedding.
+
+    Args:
+        name: key of the conditional input ``[b, width]``.
+        width: width of the input.
+        num_tokens: the number of tokens n.
+        context_dim: width of the output.
+    """
+
+    def __init__(self, name: str, width: int, num_tokens: int, context_dim: int) -> None:
+        super().__init__()
+        self.name = name
+        self.num_tokens = num_tokens
+        self.linear = nn.Linear(width, num_tokens * context_dim)
+
+    def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Context:
+        vector = vector_of(conditions, self.name, self.linear.in_features, timestep)
+        tokens = self.linear(vector.to(self.linear.weight.dtype))
+        return Context(tokens.view(len(tokens), self.num_tokens, -1), None)

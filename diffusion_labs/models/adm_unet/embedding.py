@@ -13,6 +13,7 @@ from diffusion_labs.models.adm_unet.conditions import (
     ProjectedTokenCondition,
     TokenCondition,
     VectorCondition,
+    VectorTokens,
 )
 
 
@@ -34,6 +35,8 @@ class ConditionEmbedding(nn.Module):
         tokens: width by name, see ``TokenCondition``.
         context_dim: width of the context; ``None`` for tokens as they are, all of one width.
         joint: vectors and numbers that are embedded together, if there are any.
+        vector_tokens: of how many tokens of the context a vector also makes, by name, see ``VectorTokens``. They come
+            before the others.
 
     Attributes:
         null_conditions: the index of the null class, by name.
@@ -54,6 +57,7 @@ class ConditionEmbedding(nn.Module):
         tokens: Mapping[str, int],
         context_dim: int | None,
         joint: JointCondition | None = None,
+        vector_tokens: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         joint_shapes = {} if joint is None else joint.condition_shapes
@@ -66,6 +70,12 @@ class ConditionEmbedding(nn.Module):
                     f"the condition name {name!r} must be a Python identifier and no attribute of "
                     "nn.ModuleDict; rename it"
                 )
+        vector_tokens = vector_tokens or {}
+        if not vector_tokens.keys() <= vectors.keys() or (vector_tokens and context_dim is None):
+            raise ValueError(
+                f"vector_tokens ({dict(vector_tokens)}) are made of vectors ({dict(vectors)}), and in a context of a "
+                "given width; name them in vectors too"
+            )
         if context_dim is None and len(set(tokens.values())) > 1:
             raise ValueError(
                 f"tokens ({dict(tokens)}) must all have one width, that of the context: they enter without a "
@@ -87,6 +97,12 @@ class ConditionEmbedding(nn.Module):
             {name: VectorCondition(name, width, time.embed_dim) for name, width in vectors.items()}
         )
         self.joint = joint
+        self.vector_tokens = nn.ModuleDict(
+            {
+                name: VectorTokens(name, vectors[name], number, context_dim or 0)
+                for name, number in vector_tokens.items()
+            }
+        )
         self.tokens = nn.ModuleDict(
             {
                 name: TokenCondition(name, width)
@@ -115,7 +131,8 @@ class ConditionEmbedding(nn.Module):
         if self.joint is not None:
             embedding = embedding + self.joint(conditions, timestep)
 
-        contexts = [condition(conditions, timestep) for condition in self.tokens.values()]
+        conditions_of_context = (*self.vector_tokens.values(), *self.tokens.values())
+        contexts = [condition(conditions, timestep) for condition in conditions_of_context]
         return embedding, concatenate(contexts) if contexts else None
 
 
