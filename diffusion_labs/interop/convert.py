@@ -21,9 +21,17 @@ from diffusion_labs.interop.diffusers_pipeline import INDEX, load_diffusers_pipe
 from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
 from diffusion_labs.interop.dit import load_dit, to_dit
+from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
 from diffusion_labs.interop.stable_diffusion import SYSTEMS, stable_diffusion
 from diffusion_labs.interop.weight_files import read_weights
-from diffusion_labs.models.adm_unet import ADMUNet
+from diffusion_labs.models.adm_unet import (
+    ADM_CLASSIFIERS,
+    ADM_UNETS,
+    ADMClassifier,
+    ADMUNet,
+    adm_classifier,
+    adm_unet,
+)
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, presets
 from diffusion_labs.models.ldm import LDM_UNETS, LatentDiffusion, ldm_unet
 from diffusion_labs.models.transformer import DITS, DiT, dit
@@ -48,6 +56,8 @@ AUTOENCODERS: dict[str, Callable[[], nn.Module]] = {
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **{name: partial(ldm_unet, **sizes) for name, sizes in LDM_UNETS.items()},
     **{name: partial(dit, **sizes) for name, sizes in DITS.items()},
+    **{f"adm_{name}": partial(adm_unet, **sizes) for name, sizes in ADM_UNETS.items()},
+    **{f"adm_classifier_{name}": partial(adm_classifier, **sizes) for name, sizes in ADM_CLASSIFIERS.items()},
     **AUTOENCODERS,
 }
 PRESETS = tuple(NETWORKS)
@@ -192,6 +202,14 @@ def _parts(model: LatentDiffusion) -> dict[str, Any]:
     }
 
 
+def _fill_unet(model: ADMUNet, tensors: Mapping[str, Tensor], averaged: bool) -> None:
+    classes = tensors.get("label_emb.weight")
+    if classes is not None and len(classes) in model.null_conditions.values():  # of guided-diffusion: no null class
+        load_guided_diffusion(model, tensors)
+    else:
+        load_compvis_unet(model, tensors, averaged=averaged)
+
+
 def _fill_system(model: LatentDiffusion, tensors: Mapping[str, Tensor], averaged: bool) -> None:
     factor = load_compvis_checkpoint(tensors, **_parts(model), averaged=averaged)
     if factor is not None:
@@ -206,7 +224,8 @@ def _system_to_compvis(model: LatentDiffusion, version: int) -> dict[str, Tensor
 
 
 FILLED: dict[type, Callable[..., Any]] = {
-    ADMUNet: lambda model, tensors, averaged: load_compvis_unet(model, tensors, averaged=averaged),
+    ADMUNet: _fill_unet,
+    ADMClassifier: lambda model, tensors, averaged: load_guided_diffusion(model, tensors),
     **dict.fromkeys(
         (AutoencoderKL, VQModel), lambda model, tensors, averaged: load_compvis_autoencoder(model, tensors)
     ),
@@ -221,6 +240,7 @@ DIFFUSERS: dict[type, Callable[..., Any]] = {
     LatentDiffusion: save_diffusers_pipeline,
 }
 COMPVIS: dict[type, Callable[..., Any]] = {
+    ADMClassifier: lambda model, version: to_guided_diffusion(model),
     DiT: lambda model, version: to_dit(model),
     ADMUNet: lambda model, version: to_compvis_unet(model, conv_projections=version == 1),
     **dict.fromkeys((AutoencoderKL, VQModel), lambda model, version: to_compvis_autoencoder(model)),

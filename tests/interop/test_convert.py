@@ -11,6 +11,7 @@ import diffusion_labs as dl
 from diffusion_labs.cli import main
 from diffusion_labs.interop.convert import AUTOENCODERS, PRESETS, detect_format
 from diffusion_labs.interop.stable_diffusion import TEXT, stable_diffusion
+from tests import catalogue
 from tests.catalogue import randomise, tiny_kl, tiny_vq
 from tests.interop.test_compvis_checkpoint import clip_text
 from tests.interop.test_diffusers_pipeline import stable_diffusion as their_pipeline
@@ -59,6 +60,23 @@ def test_a_transformer_goes_through_the_format_of_its_code(tmp_path: Path) -> No
     dl.save_pretrained(model(1), tmp_path / "like")
     convert(tmp_path / "dit.safetensors", tmp_path / "back", "--like", tmp_path / "like")
     assert_equal(dl.from_pretrained(tmp_path / "back").state_dict(), model(0).state_dict())
+
+
+def test_networks_of_guided_diffusion_are_read_with_their_classes_and_without(tmp_path: Path) -> None:
+    """Its table has no null class, which becomes a row of zeros; our own file of the same network has one."""
+    expected = catalogue.network()
+    with torch.no_grad():
+        expected.embedding.classes["class"].table.weight[-1] = 0
+    dl.save_pretrained(catalogue.network(dropout=0.5), tmp_path / "like")
+    for name, tensors in (("guided", dl.to_guided_diffusion(expected)), ("ours", dl.to_compvis_unet(expected))):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        convert(tmp_path / f"{name}.safetensors", tmp_path / name, "--like", tmp_path / "like")
+        assert_equal(dl.from_pretrained(tmp_path / name).state_dict(), expected.state_dict())
+    classifier = catalogue.CLASSIFIERS["adm_classifier"]()
+    dl.save_pretrained(classifier, tmp_path / "classifier")
+    convert(tmp_path / "classifier", tmp_path / "classifier.safetensors")
+    convert(tmp_path / "classifier.safetensors", tmp_path / "back", "--like", tmp_path / "classifier")
+    assert_equal(dl.from_pretrained(tmp_path / "back").state_dict(), classifier.state_dict())
 
 
 def test_a_pipeline_goes_through_every_format_and_comes_back(tmp_path: Path) -> None:

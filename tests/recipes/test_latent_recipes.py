@@ -1,4 +1,4 @@
-"""The recipes of latent diffusion, two updates a stage: what each stage leaves, and what a stop costs, which is nothing."""
+"""The recipes of latent diffusion, two updates a stage: what each leaves, and that a stop costs nothing."""
 
 from pathlib import Path
 

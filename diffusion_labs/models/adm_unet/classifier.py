@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_labs.construction import builder
 from diffusion_labs.layers import (
     Conv,
     GroupNorm,
@@ -111,6 +112,7 @@ class ADMClassifier(nn.Module):
         return logits.to(x.dtype)
 
 
+@builder
 def adm_classifier(
     *,
     size: int,
