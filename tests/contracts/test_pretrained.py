@@ -23,7 +23,11 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
+# What trains a model is in the checkpoints of a run, and not in a model's folder
+TRAINERS = ("objective-", "discriminator-", "loss-features")
+
+
+@pytest.mark.parametrize("name", [name for name in COMPONENTS if not name.startswith(TRAINERS)])
 def test_a_component_that_was_saved_is_the_same(name: str, tmp_path: Path) -> None:
     module, args = COMPONENTS[name]()
     save_pretrained(module, tmp_path / "first", components=OWN)
@@ -38,3 +42,10 @@ def test_a_component_that_was_saved_is_the_same(name: str, tmp_path: Path) -> No
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
     loaded.train(module.training)
     assert_same(run(loaded, args), run(module, args), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in COMPONENTS if name.startswith(TRAINERS)])
+def test_what_trains_a_model_says_that_it_is_not_saved(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not keep its argument|is not public in diffusion_labs"):
+        save_pretrained(COMPONENTS[name]()[0], tmp_path / "first")
+    assert not (tmp_path / "first").exists()
