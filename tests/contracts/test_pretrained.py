@@ -46,6 +46,6 @@ def test_a_component_that_was_saved_is_the_same(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", [name for name in COMPONENTS if name.startswith(TRAINERS)])
 def test_what_trains_a_model_says_that_it_is_not_saved(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not keep its argument|is not public in diffusion_labs"):
+    with pytest.raises(ValueError, match=r"does not keep its argument|is not public in diffusion_labs"):
         save_pretrained(COMPONENTS[name]()[0], tmp_path / "first")
     assert not (tmp_path / "first").exists()
