@@ -13,8 +13,8 @@ from diffusion_labs.recipes.stages import Stages
 
 def ldm_mnist(
     data_dir: Path | None = None,
-    autoencoder_steps: int = 1000,
-    steps: int = 3000,
+    autoencoder_steps: int = 800,
+    steps: int = 2000,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     disc_start: int | None = None,
@@ -28,7 +28,7 @@ def ldm_mnist(
         data_dir: folder of the four IDX files; MNIST is downloaded if none is given.
         autoencoder_steps: updates of the autoencoder.
         steps: updates of the network on its latents.
-        batch_size: images per update.
+        batch_size: images per update of the network; half as many for the autoencoder.
         learning_rate: the highest learning rate.
         disc_start: updates after which a discriminator joins the training of the autoencoder; never if not given.
         size: images are centred on a square of this many pixels, or shrunk to it.
@@ -36,16 +36,24 @@ def ldm_mnist(
         seed: of weights, noise and the order of the data.
     """
     dataset = IDXImages(mnist_folder(data_dir), "train", size=size)
-    sizes = LatentModel(dataset.image_shape, dataset.class_names)
-    how: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    sizes = LatentModel(dataset.image_shape, dataset.class_names, model_channels=32, num_res_blocks=2, head_channels=16)
+    how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed}
     return Stages(
         [
-            autoencoder_stage(dataset, sizes, steps=autoencoder_steps, disc_start=disc_start, **how),
+            autoencoder_stage(
+                dataset,
+                sizes,
+                steps=autoencoder_steps,
+                batch_size=max(1, batch_size // 2),
+                disc_start=disc_start,
+                **how,
+            ),
             latents_stage(dataset, sizes),
             diffusion_stage(
                 dataset,
                 sizes,
                 steps=steps,
+                batch_size=batch_size,
                 ema_decay=ema_decay,
                 preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
                 **how,
