@@ -55,6 +55,7 @@ def sample(
         raise UserError(f"--guidance-scale is {guidance_scale}; it must be a number")
     try:
         model, sizes = load_run(run_dir, device)
+        check_complete(sizes)
         images = draw(
             model,
             sizes,
@@ -86,6 +87,15 @@ def wanted(sizes: ModelSizes, class_name: str | None, prompt: str | None, count:
     if not names:
         raise UserError("this model has no classes; leave --class out")
     return torch.full((count,), names.index(choose("class", class_name, names)))
+
+
+def check_complete(sizes: ModelSizes) -> None:
+    """Raise if a sample needs an image."""
+    known = list(getattr(sizes, "known", {}))
+    if known:
+        raise UserError(
+            f"this model restores images and needs {known}; use it from Python: load_run and draw(..., known=...)"
+        )
 
 
 def file_name(text: str | None) -> str:

@@ -30,7 +30,7 @@ recipes:
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(recipes="\n".join(f"  {name:9} {text}" for name, text in RECIPES.items())), end="")
+        print(HELP.format(recipes="\n".join(f"  {name:22} {text}" for name, text in RECIPES.items())), end="")
         return
     name = choose("recipe", words[0], RECIPES)
     chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs train {name}")

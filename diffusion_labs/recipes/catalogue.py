@@ -9,6 +9,8 @@ RECIPES = {
     "digits": "8x8 handwritten digits, part of the package: minutes on a laptop",
     "mnist": "MNIST or any data set in its format (IDX files)",
     "images": "a folder of images, with or without classes",
+    "super-resolution-mnist": "small digits made large: MNIST's, from a quarter of the size",
+    "inpainting-mnist": "digits completed, of which a part is hidden: MNIST's",
     "ldm-mnist": "latent diffusion on MNIST: autoencoder, latents, network",
     "ldm-emoji": "latent diffusion on captioned images in WebDataset tars",
 }

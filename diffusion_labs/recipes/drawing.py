@@ -1,6 +1,6 @@
 """Pictures of what a trained model can do, whatever kind of model it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -48,6 +48,7 @@ def draw(
     seed: int,
     guidance_scale: float = 1.0,
     steps: int | None = None,
+    known: Mapping[str, Tensor] | None = None,
     batch_size: int = 250,
     progress_bar: bool = False,
 ) -> Tensor:
@@ -60,6 +61,7 @@ def draw(
         seed: of the first image.
         guidance_scale: see ``CFGuidance``.
         steps: calls of the network; the sampler's own number if ``None``.
+        known: what is known of each image, for models that restore images.
         batch_size: images sampled at once.
         progress_bar: show the progress.
 
@@ -78,7 +80,9 @@ def draw(
             some = some.to(device) if isinstance(some, Tensor) else some
             generators = seeded(range(seed + first, seed + first + len(some)))
             noise = sizes.prior(model, len(some), generators)
-            conditions = dict.fromkeys(sizes.conditions, some)
+            conditions: dict[str, Any] = dict.fromkeys(sizes.conditions, some)
+            for name, value in (known or {}).items():
+                conditions[name] = value[first : first + batch_size].to(device)
             images.append(model(noise, conditional_inputs=conditions, generator=generators).clamp(-1, 1).cpu())
     finally:
         sampler.eval_steps, sampler.progress_bar, sampler.model.guidance_scale = before

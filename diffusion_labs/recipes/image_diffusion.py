@@ -1,7 +1,8 @@
 """Class-conditional diffusion on small images: the model, its training and its pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -75,13 +76,28 @@ class ImageModel:
         """The conditional inputs: the class, or none if the images have no classes."""
         return ["class"] if self.class_names else []
 
+    @property
+    def known(self) -> Mapping[str, int]:
+        """What is known of the image to draw, by the names of the inputs: how many channels each has."""
+        return {}
+
+    def prepare(self) -> nn.Module:
+        """The transform that makes what is known from images in [-1, 1]."""
+        return nn.Identity()
+
+    def adapt(self, model: nn.Module) -> nn.Module:
+        """The adapter that gives what is known to the model."""
+        return model
+
     def build(self) -> DDIMSampler:
         """The model with random weights, as the sampler that holds all its parts.
 
         v prediction on a cosine schedule; ``sampler.model`` is the ``CFGuidance`` adapter.
         """
+        area, channels = self.patch_size**2, self.image_shape[0]
         network = adm_unet(
-            in_channels=self.image_shape[0] * self.patch_size**2,
+            in_channels=(channels + sum(self.known.values())) * area,
+            out_channels=channels * area,
             model_channels=self.model_channels,
             channel_mult=self.channel_mult,
             num_res_blocks=self.num_res_blocks,
@@ -91,7 +107,7 @@ class ImageModel:
             classes={name: len(self.class_names) for name in self.conditions},
         )
         dropout: dict[str | tuple[str, ...], float] = dict.fromkeys(self.conditions, self.class_dropout)
-        model = CFGuidance(Patchify(network, self.patch_size), dropout)
+        model = CFGuidance(self.adapt(Patchify(network, self.patch_size)), dropout)
         schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
         return DDIMSampler(model, schedule, VPredictor(schedule, clamp=StaticClamp()), eval_steps=50)
 
@@ -114,14 +130,22 @@ def image_stages(
     learning_rate: float,
     ema_decay: float,
     seed: int,
+    preview: Callable[[nn.Module, Path], Tensor] | None = None,
 ) -> Stages:
-    """Train an ``ImageModel`` with AdamW on v prediction."""
+    """Train an ``ImageModel`` with AdamW on v prediction; the preview shows its classes by default."""
+
+    def classes(model: nn.Module, path: Path) -> Tensor:
+        return draw_classes(model, sizes, path, steps=PREVIEW_STEPS)
+
     torch.manual_seed(seed)
     sampler = sizes.build()
     transform = nn.Sequential(
-        NormalizeImages(), RandomDiffusionSteps(sampler.schedule), ComputeTarget(sampler.predictor)
+        NormalizeImages(),
+        sizes.prepare(),
+        RandomDiffusionSteps(sampler.schedule),
+        ComputeTarget(sampler.predictor),
     )
-    objective = Objective(transform, sampler, SimpleLoss(), conditions=sizes.conditions)
+    objective = Objective(transform, sampler, SimpleLoss(), conditions=[*sizes.conditions, *sizes.known])
     experiment = Experiment(
         objective=objective,
         model=sampler,
@@ -130,7 +154,7 @@ def image_stages(
         steps=steps,
         learning_rate=WarmupCosine(steps, warmup=steps // 50),
         ema_decay=ema_decay,
-        preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
+        preview=preview or classes,
         description=described(sizes),
     )
     return single(experiment)

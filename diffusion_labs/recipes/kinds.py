@@ -8,6 +8,8 @@ from typing import Any
 KINDS = {
     "ImageModel": "diffusion_labs.recipes.image_diffusion",
     "LatentModel": "diffusion_labs.recipes.latent_diffusion",
+    "SuperResolutionModel": "diffusion_labs.recipes.restoration",
+    "InpaintingModel": "diffusion_labs.recipes.restoration",
 }
 
 
