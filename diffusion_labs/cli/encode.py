@@ -1,12 +1,8 @@
 """``diffusion-labs encode RECIPE``: the latents of a recipe's data on disk, which training then reads."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import tyro
-
-from diffusion_labs.cli import choose
-from diffusion_labs.cli.train import carry_out, options_of
+from diffusion_labs.cli.train import carry_out, parse
 from diffusion_labs.recipes.catalogue import LATENT_RECIPES
 
 HELP = """usage: diffusion-labs encode RECIPE [OPTIONS]
@@ -23,10 +19,7 @@ recipes:
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(recipes="\n".join(f"  {name:22} {text}" for name, text in LATENT_RECIPES.items())), end="")
-        return
-    name = choose("recipe", words[0], LATENT_RECIPES)
-    chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs encode {name}")
-    run_dir = carry_out(name, vars(chosen), until="latents")
-    print(f"The latents are in {run_dir / 'latents'}. Train on them with: diffusion-labs train {name} --resume")
+    chosen = parse("encode", words, LATENT_RECIPES, HELP)
+    if chosen is not None:
+        run_dir = carry_out(*chosen, until="latents")
+        print(f"The latents are in {run_dir / 'latents'}. Go on with: diffusion-labs train {chosen[0]} --resume")

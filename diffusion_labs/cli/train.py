@@ -29,13 +29,20 @@ recipes:
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
+    chosen = parse("train", words, RECIPES, HELP)
+    if chosen is not None:
+        run_dir = carry_out(*chosen)
+        print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
+
+
+def parse(command: str, words: Sequence[str], recipes: dict[str, str], text: str) -> tuple[str, dict[str, Any]] | None:
+    """The recipe and all its options, of a command that carries out a recipe; ``None`` if its help was asked for."""
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(recipes="\n".join(f"  {name:22} {text}" for name, text in RECIPES.items())), end="")
-        return
-    name = choose("recipe", words[0], RECIPES)
-    chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs train {name}")
-    run_dir = carry_out(name, vars(chosen))
-    print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
+        print(text.format(recipes="\n".join(f"  {name:22} {about}" for name, about in recipes.items())), end="")
+        return None
+    name = choose("recipe", words[0], recipes)
+    chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs {command} {name}")
+    return name, vars(chosen)
 
 
 def carry_out(name: str, chosen: dict[str, Any], until: str | None = None) -> Path:
