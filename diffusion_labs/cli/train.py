@@ -29,13 +29,15 @@ recipes:
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
-    chosen = parse("train", words, RECIPES, HELP)
+    chosen = chosen_options("train", words, RECIPES, HELP)
     if chosen is not None:
         run_dir = carry_out(*chosen)
         print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
 
 
-def parse(command: str, words: Sequence[str], recipes: dict[str, str], text: str) -> tuple[str, dict[str, Any]] | None:
+def chosen_options(
+    command: str, words: Sequence[str], recipes: dict[str, str], text: str
+) -> tuple[str, dict[str, Any]] | None:
     """The recipe and all its options, of a command that carries out a recipe; ``None`` if its help was asked for."""
     if not words or words[0] in ("-h", "--help"):
         print(text.format(recipes="\n".join(f"  {name:22} {about}" for name, about in recipes.items())), end="")
