@@ -40,7 +40,7 @@ def chosen_options(
 ) -> tuple[str, dict[str, Any]] | None:
     """The recipe and all its options, of a command that carries out a recipe; ``None`` if its help was asked for."""
     if not words or words[0] in ("-h", "--help"):
-        print(text.format(recipes="\n".join(f"  {name:22} {about}" for name, about in recipes.items())), end="")
+        print(help_text.format(recipes="\n".join(f"  {name:22} {about}" for name, about in recipes.items())), end="")
         return None
     name = choose("recipe", words[0], recipes)
     chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs {command} {name}")
