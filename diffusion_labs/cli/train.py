@@ -36,7 +36,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def chosen_options(
-    command: str, words: Sequence[str], recipes: dict[str, str], text: str
+    command: str, words: Sequence[str], recipes: dict[str, str], help_text: str
 ) -> tuple[str, dict[str, Any]] | None:
     """The recipe and all its options, of a command that carries out a recipe; ``None`` if its help was asked for."""
     if not words or words[0] in ("-h", "--help"):

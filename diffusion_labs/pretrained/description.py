@@ -16,7 +16,6 @@ from diffusion_labs.pretrained import text_models
 from diffusion_labs.pretrained.names import Components, Names
 
 TOKENIZER = re.compile(r"tokenizer(_\d+)?")
-WITHOUT_ARGUMENTS = (object.__init__, nn.Module.__init__)
 
 
 class Described:
@@ -130,7 +129,7 @@ def arguments_of(component: Any, place: str = "") -> Mapping[str, Any]:
     if hook is not None:
         return hook(component)
     constructor = type(component).__init__
-    if constructor in WITHOUT_ARGUMENTS:
+    if constructor in (object.__init__, nn.Module.__init__):  # now: some packages put another in the latter's place
         return {}
     arguments = {}
     for name, parameter in list(inspect.signature(constructor).parameters.items())[1:]:

@@ -184,6 +184,7 @@ def test_the_page_and_the_picture(tmp_path: Path) -> None:
         assert len({line.count("|") for line in lines}) == 1, lines
 
 
+@pytest.mark.slow
 def test_the_report_runs(tmp_path: Path) -> None:
     """A small one of our own solvers, from the measurements to the page."""
     pytest.importorskip("matplotlib", reason="it draws the picture")

@@ -185,7 +185,7 @@ def test_adaptive_means_are_moving_means_and_skip_what_is_not_finite() -> None:
     torch.testing.assert_close(density.total / density.weight, (total / weight)[None])
 
 
-@pytest.mark.parametrize("name", ["loss_second_moment", "adaptive_log_snr"])
+@pytest.mark.parametrize("name", [pytest.param("loss_second_moment", marks=pytest.mark.slow), "adaptive_log_snr"])
 def test_an_adaptive_step_compiles_as_one_graph(name: str) -> None:
     """Draw, weigh, observe: the same loss, gradient and state as without the compiler, in train mode."""
 

@@ -133,7 +133,19 @@ def assert_same(left: list[Tensor], right: list[Tensor], **tolerance: float) -> 
         torch.testing.assert_close(a, b, **tolerance)
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
+# Further settings of a component that is compiled anyway, and tables of a schedule; `make test-slow` has them too.
+MORE_GRAPHS = (
+    *("autoencoder-kl_without_quant_conv", "network-adm_unet_learned_variance", "adapter-train-cfguidance_projected"),
+    *("loss-vlb_importance", "loss-weighted_importance"),
+    *(f"schedule-{name}" for name in ("linear", "scaled_linear", "quadratic", "sigmoid", "short", "cosine_flow")),
+    *("density-mode_of_the_ends", "density-loss_second_moment_of_normal"),
+    *(f"sampler-{name}" for name in ("ddpm_large", "lms_2", "adams_2", "unipc_1", "unipc_2", "deis_2")),
+    *(f"sampler-{name}" for name in ("ddim_stochastic", "sa_solver_half", "sa_solver_ode", "euler", "dpm2")),
+)
+GRAPHS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_GRAPHS else []) for name in COMPONENTS]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
 def test_compiles_as_one_graph_that_equals_eager(name: str) -> None:
     module, args = COMPONENTS[name]()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

@@ -388,7 +388,9 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     assert saved(True) < 0.5 * saved(False)
 
 
-@pytest.mark.parametrize(("checkpointing", "given"), [(True, conditions()), (False, None)])
+@pytest.mark.parametrize(
+    ("checkpointing", "given"), [(True, conditions()), pytest.param(False, None, marks=pytest.mark.slow)]
+)
 def test_compiles_as_one_graph(checkpointing: bool, given: dict[str, Tensor] | None) -> None:
     network = build(**CONDITIONS, learned_variance=True, checkpointing=checkpointing)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")

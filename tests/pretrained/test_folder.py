@@ -333,3 +333,14 @@ def test_wrappers_and_functions_without_names_are_refused(tmp_path: Path, wrap: 
         save_pretrained(wrap(tiny_kl()), tmp_path / "model")
     with pytest.raises(ValueError, match="grid is '<lambda>'"):
         save_pretrained(sampler(grid=lambda schedule, steps: dl.trailing(schedule, steps)), tmp_path / "model")
+
+
+def test_a_component_without_a_constructor_is_saved_where_another_package_has_wrapped_that_of_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.Module, "__init__", functools.wraps(nn.Module.__init__)(lambda *args: original(*args)))
+    save_pretrained(dl.RandomDiffusionSteps(dl.CosineSchedule(), dl.UniformTime()), tmp_path / "saved")
+    assert isinstance(from_pretrained(tmp_path / "saved").density, dl.UniformTime)
+
+
+original = nn.Module.__init__

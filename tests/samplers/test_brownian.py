@@ -79,10 +79,8 @@ def test_where_the_solver_is_exact_the_image_of_a_seed_is_that_of_every_grid(sam
     )
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dpmpp_sde_2m", "dpmpp_sde_3m", "sa_solver")]
-
-
-@pytest.mark.parametrize("sampler", ["ddpm", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["ddpm", "dpmpp_sde_2m", "dpmpp_sde_3m", "sa_solver"])
 def test_the_image_of_a_seed_converges_with_the_steps(sampler: str) -> None:
     """Strongly, sample by sample; with independent noise it would not at all."""
     means = torch.tensor([[-1.0, 0.3], [0.4, 0.9], [0.8, -0.7]])

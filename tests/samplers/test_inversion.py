@@ -28,7 +28,10 @@ def error(sampler: dl.Sampler, **options) -> float:
     return (sampler(dl.invert(sampler, x, **options)) - x).abs().max().item()
 
 
-@pytest.mark.parametrize("schedule", ["continuous_vp", "rectified_flow", "edm", "zero_terminal_snr"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("rectified_flow", "edm")]
+
+
+@pytest.mark.parametrize("schedule", ["continuous_vp", "zero_terminal_snr", *SLOW])
 @pytest.mark.parametrize("name", INVERTIBLE)
 def test_the_way_there_and_back_converges_with_the_steps_and_is_exact_with_refinements(
     name: str, schedule: str

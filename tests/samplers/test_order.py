@@ -111,7 +111,11 @@ def order(name: str, exact: int) -> tuple[float, list[float]]:
     return torch.tensor(errors).log2().diff().neg()[-1].item(), errors
 
 
-@pytest.mark.parametrize("name", ORDERS)
+MORE_SETTINGS = ("euler", "dpm2", "adams_2", "unipc_1", "deis_2", "lms_2")  # of a solver that is here anyway
+SOLVERS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_SETTINGS else []) for name in ORDERS]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 def test_measured_order(name: str) -> None:
     """With the solver's own start-up, and with exact first steps."""
     for expected, exact in zip(ORDERS[name], (0, 3), strict=True):
