@@ -37,6 +37,11 @@ COMBINATIONS = [
     for pair in DEFINED
     if pair[0] != "short" or pair[1] == "v"  # it is here for ``all_steps``
 ]
+# Every parameterisation has the same path (test_invariance.py), and so the same law; `make test-slow` has them all.
+LAWS = [
+    pytest.param(*case.values, id=case.id, marks=case.marks or ([] if case.values[0][1] == "v" else [pytest.mark.slow]))
+    for case in COMBINATIONS
+]
 # Further orders and settings of a solver that is here anyway; `make test-slow` has them too.
 MORE_SETTINGS = (
     *("adams_2", "unipc_1", "unipc_2", "deis_2", "lms_2", "sa_solver_half", "ddpm_large"),
@@ -131,7 +136,7 @@ def test_the_last_step_is_clean_for_every_grid(sampler: str, schedule_predictor:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("sampler", SOLVERS)
-@pytest.mark.parametrize("schedule_predictor", COMBINATIONS)
+@pytest.mark.parametrize("schedule_predictor", LAWS)
 def test_gaussian_data_is_drawn_with_its_mean_and_spread(sampler: str, schedule_predictor: tuple[str, str]) -> None:
     """After 50 steps in log-SNR, within the statistical error of 1,024 samples and a tenth of the spread.
 

@@ -1,8 +1,6 @@
 """U-Nets in the folders of diffusers: its own classes compute the same, in both directions."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -280,11 +278,3 @@ def test_missing_files_and_weights_are_named(tmp_path: Path) -> None:
         ValueError, match=r"2 missing: \['mid_block.attentions.0.to_q,to_k,to_v.*4 unexpected: \['mid_block.*to_q"
     ):
         dl.load_diffusers_unet(tmp_path)
-
-
-def test_diffusers_is_not_imported(tmp_path: Path) -> None:
-    dl.save_diffusers_unet(dl.adm_unet(model_channels=32, channel_mult=(1,)), tmp_path)
-    code = (
-        "import sys, diffusion_labs as dl; dl.load_diffusers_unet(sys.argv[1]); assert 'diffusers' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

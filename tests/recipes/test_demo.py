@@ -6,7 +6,6 @@ from pathlib import Path
 from PIL import Image
 
 from diffusion_labs.recipes import demo as module
-from diffusion_labs.recipes import image_diffusion
 
 REPORT = ["class_accuracy", "real_accuracy", "untrained_accuracy", "train_seconds", "images_seen", "parameters"]
 
@@ -14,7 +13,6 @@ REPORT = ["class_accuracy", "real_accuracy", "untrained_accuracy", "train_second
 def test_it_writes_all_it_says_and_removes_nothing_else(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "SAMPLES_PER_CLASS", 2)
     monkeypatch.setattr(module, "SAMPLING_STEPS", 2)
-    monkeypatch.setattr(image_diffusion, "PREVIEW_STEPS", 2)
     told: list[str] = []
     module.demo(tmp_path, told.append, steps=2)
     (tmp_path / "thesis.txt").write_text("mine")

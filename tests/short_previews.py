@@ -1,0 +1,16 @@
+"""Pictures during training that take two calls of the network, for tests of everything around them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from diffusion_labs.recipes import image_diffusion, ldm_emoji, ldm_mnist, restoration
+
+
+@pytest.fixture(autouse=True, scope="package")
+def short_previews() -> Iterator[None]:
+    """Two calls instead of twenty."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (image_diffusion, ldm_emoji, ldm_mnist, restoration):
+            patch.setattr(module, "PREVIEW_STEPS", 2)
+        yield
