@@ -1,12 +1,17 @@
 """Files and folders that are on the disk whole or not at all."""
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -49,10 +54,25 @@ def whole_file(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write plain data as JSON, whole or not at all."""
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The hash of the names, types, shapes and bytes of tensors, in whatever order they come."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def flush(path: Path) -> None:

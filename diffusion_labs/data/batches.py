@@ -85,7 +85,7 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        batch = self._collect(self.indices())
+        batch = collect(self.dataset, self.indices())
         self._go_to(self.epoch, self.position + 1)
         return batch
 
@@ -135,10 +135,12 @@ class Batches:
             self._order = epoch_order(len(self.dataset), self.seed, epoch)
         self.epoch, self.position = epoch, position
 
-    def _collect(self, indices: list[int]) -> Batch:
-        if isinstance(self.dataset, BatchedDataset):
-            return self.dataset.__getitems__(indices)
-        return collate([self.dataset[index] for index in indices])
+
+def collect(dataset: MapDataset, indices: Sequence[int]) -> Batch:
+    """The batch of some samples of a data set."""
+    if isinstance(dataset, BatchedDataset):
+        return dataset.__getitems__(indices)
+    return collate([dataset[index] for index in indices])
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> Tensor:

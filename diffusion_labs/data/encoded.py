@@ -2,7 +2,6 @@
 
 import bisect
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -13,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion_labs.data.batches import Batch, BatchedDataset, MapDataset, collate
+from diffusion_labs.data.batches import Batch, MapDataset, collate, collect
 from diffusion_labs.data.errors import DataError
-from diffusion_labs.files import sha256, whole_folder
+from diffusion_labs.files import sha256, whole_folder, write_json
 
 INDEX, TENSORS, LISTS = "index.json", "tensors.safetensors", "lists.json"
 
@@ -89,6 +88,7 @@ def encode_dataset(
         raise DataError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
     told = json.loads(json.dumps({"length": len(dataset), "shard_size": shard_size, "description": dict(description)}))
     _begin(folder, told)
+    known = _known_digests(folder)
     digests = {}
     starts = range(0, len(dataset), shard_size)
     for number, start in enumerate(starts):
@@ -96,9 +96,10 @@ def encode_dataset(
         end = min(start + shard_size, len(dataset))
         if not (folder / name).is_dir():
             _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size))
-        digests[name] = sha256(folder / name / TENSORS)
+            known.pop(name, None)
+        digests[name] = known.get(name) or sha256(folder / name / TENSORS)
         progress(end)
-    _write_json(folder / INDEX, {**told, "shards": digests})
+    write_json(folder / INDEX, {**told, "shards": digests})
     return EncodedDataset(folder, verify=False)
 
 
@@ -115,7 +116,16 @@ def _begin(folder: Path, told: dict[str, Any]) -> None:
     elif any(folder.iterdir()):
         raise DataError(f"{folder} holds other files; give a folder of its own")
     else:
-        _write_json(note, told)
+        write_json(note, told)
+
+
+def _known_digests(folder: Path) -> dict[str, str]:
+    """The hashes of an index that is there already: shards damaged since then must not pass for whole ones."""
+    try:
+        shards: dict[str, str] = _read_json(folder / INDEX, "")["shards"]
+    except DataError:
+        return {}
+    return shards
 
 
 def _encoded(
@@ -124,12 +134,7 @@ def _encoded(
     parts: list[Batch] = []
     for first in range(indices.start, indices.stop, batch_size):
         chosen = range(first, min(first + batch_size, indices.stop))
-        batch = (
-            dataset.__getitems__(chosen)
-            if isinstance(dataset, BatchedDataset)
-            else collate([dataset[i] for i in chosen])
-        )
-        part = encode(batch)
+        part = encode(collect(dataset, chosen))
         for name, value in part.items():
             if len(value) != len(chosen):
                 raise DataError(f"encode made {len(value)} of {name!r} for {len(chosen)} samples; make as many")
@@ -175,9 +180,3 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
     return content
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from diffusion_labs.data import IDXImages
-from diffusion_labs.recipes.image_diffusion import image_stages
-from diffusion_labs.recipes.mnist import mnist_folder
-from diffusion_labs.recipes.restoration import InpaintingModel, draw_restored
+from diffusion_labs.recipes.restoration import InpaintingModel, mnist_restoration
 from diffusion_labs.recipes.stages import Stages
 
 
@@ -31,23 +28,14 @@ def inpainting_mnist(
         ema_decay: of the averaged weights.
         seed: of weights, noise, what is hidden and the order of the data.
     """
-    folder = mnist_folder(data_dir)
-    dataset = IDXImages(folder, "train", size=size)
-    sizes = InpaintingModel(
-        dataset.image_shape,
-        (),
+    return mnist_restoration(
+        InpaintingModel,
+        data_dir,
+        size=size,
         model_channels=model_channels,
-        channel_mult=(1, 2, 4),
-        num_res_blocks=1,
-        attention_levels=(1, 2),
-    )
-    return image_stages(
-        dataset,
-        sizes,
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         ema_decay=ema_decay,
         seed=seed,
-        preview=draw_restored(sizes, IDXImages(folder, "test", size=size), seed),
     )

@@ -1,6 +1,5 @@
 """Latent diffusion on small images: the model, and the stages of its training."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 
 from diffusion_labs.adapters import CFGuidance
 from diffusion_labs.data import Batches, EncodedDataset, MapDataset, encode_dataset
+from diffusion_labs.data.batches import collect
+from diffusion_labs.files import tensors_sha256
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.autoencoder import AutoencoderKL, PatchDiscriminator, autoencoder_kl
 from diffusion_labs.models.encoders import ByteTextEncoder, ClassEmbedding, Conditioner
@@ -185,7 +186,7 @@ def latents_stage(dataset: Images, sizes: LatentModel, *, batch_size: int = 250)
             moments = {"latent_mean": posterior.mean, "latent_log_variance": posterior.log_variance}
             return {**moments, **{name: batch[name] for name in sizes.conditions}}
 
-        description = {"model": described(sizes), "autoencoder": fingerprint(autoencoder)}
+        description = {"model": described(sizes), "autoencoder": tensors_sha256(autoencoder.state_dict())}
         encode_dataset(dataset, encode, run_dir / "latents", description=description, batch_size=batch_size)
 
     return Stage("latents", carry_out)
@@ -246,7 +247,7 @@ def trained_autoencoder(sizes: LatentModel, run_dir: Path) -> AutoencoderKL:
 
 def dataset_images(dataset: MapDataset, indices: Sequence[int]) -> Tensor:
     """Some images of a data set, in [-1, 1]."""
-    images: Tensor = NormalizeImages()({"x": torch.stack([dataset[index]["x"] for index in indices])})["x"]
+    images: Tensor = NormalizeImages()(collect(dataset, indices))["x"]
     return images
 
 
@@ -256,12 +257,3 @@ def draw_reconstructions(autoencoder: Any, images: Tensor, path: Path) -> Tensor
     found = autoencoder.decode(autoencoder.posterior(images.to(next(autoencoder.parameters()).device)).mean).cpu()
     pairs = zip(images.split(8), found.clamp(-1, 1).split(8), strict=True)
     return save_grid(torch.cat([row for pair in pairs for row in pair]), path, columns=8)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash of a module's weights."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,12 +1,12 @@
 """A run: a recipe carried out in a folder, and what is needed to use it afterwards."""
 
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diffusion_labs.files import write_json
 from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.recipes.stages import Stages, trained_weights
@@ -37,7 +37,7 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
     stages = find_recipe(name)(**arguments)
     versions = {package: version(package) for package in ("diffusion-labs", "torch")}
     model = {"stage": stages.stages[-1].name, "model": dict(stages.description)}
-    _write_json(run_dir / RUN_FILE, {**told, **model, "versions": versions})
+    write_json(run_dir / RUN_FILE, {**told, **model, "versions": versions})
     return stages
 
 
@@ -103,10 +103,3 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path
             f"{run_dir} was trained with other arguments ({'; '.join(changed)}); resume with the same ones, "
             "or choose another --run-dir"
         )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -83,6 +83,9 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(DataError, match="shard-00001-of-00003 is damaged"):
         EncodedDataset(tmp_path)
     EncodedDataset(tmp_path, verify=False)
+    encode(tmp_path)  # does not make it whole
+    with pytest.raises(DataError, match="shard-00001-of-00003 is damaged"):
+        EncodedDataset(tmp_path)
     shutil.rmtree(shard)
     with pytest.raises(DataError, match="shard-00001-of-00003 cannot be read"):
         EncodedDataset(tmp_path)

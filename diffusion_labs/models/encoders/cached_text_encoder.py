@@ -1,8 +1,6 @@
 """Encodings of texts on disk."""
 
 import hashlib
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion_labs.conditioning import mask_of
+from diffusion_labs.files import tensors_sha256, whole_file
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
 
 
@@ -84,15 +83,8 @@ def _identity(encoder: TextEncoder) -> str:
     """A hash of the encoder's class, settings and weights; the tokenizer's part is in its tokens."""
     plain = {name: value for name, value in vars(encoder).items() if isinstance(value, int | float | str | tuple)}
     functions = {name: value.__qualname__ for name, value in vars(encoder).items() if hasattr(value, "__qualname__")}
-    digest = hashlib.sha256(repr((type(encoder).__qualname__, plain | {"training": False}, functions)).encode())
-    for name, value in encoder.state_dict().items():
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(_bytes(value))
-    return digest.hexdigest()
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    settings = type(encoder).__qualname__, plain | {"training": False}, functions
+    return hashlib.sha256(repr((*settings, tensors_sha256(encoder.state_dict()))).encode()).hexdigest()
 
 
 def _trimmed(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,21 +108,9 @@ def _read(path: Path) -> dict[str, Tensor] | None:
             stored = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError):
         return None
-    return tensors if stored == _checksum(tensors) else None
+    return tensors if stored == tensors_sha256(tensors) else None
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        save_file(dict(tensors), temporary, metadata={"sha256": _checksum(tensors)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + _bytes(tensors[name]))
-    return digest.hexdigest()
+    with whole_file(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={"sha256": tensors_sha256(tensors)})
