@@ -91,10 +91,10 @@ def wanted(sizes: ModelSizes, class_name: str | None, prompt: str | None, count:
 
 def check_complete(sizes: ModelSizes) -> None:
     """Raise if a sample needs an image."""
-    known = list(getattr(sizes, "known", {}))
-    if known:
+    if sizes.known:
         raise UserError(
-            f"this model restores images and needs {known}; use it from Python: load_run and draw(..., known=...)"
+            f"this model restores images and needs {list(sizes.known)}; use it from Python: load_run and "
+            "draw(..., known=...)"
         )
 
 

@@ -30,6 +30,10 @@ class ModelSizes(Protocol):
     def conditions(self) -> Sequence[str]:
         """The conditional input that says what to draw, "class" or "caption"; none if there is none."""
 
+    @property
+    def known(self) -> Mapping[str, int]:
+        """What is known of the image to draw, by the names of the inputs: how many channels each has."""
+
     def build(self) -> nn.Module:
         """The model with random weights."""
 

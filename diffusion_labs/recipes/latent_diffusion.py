@@ -1,6 +1,6 @@
 """Latent diffusion on small images: the model, and the stages of its training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,6 +93,11 @@ class LatentModel:
     def conditions(self) -> list[str]:
         """What says what to draw: the caption, or the class, or nothing."""
         return ["caption"] if self.captions else ["class"] if self.class_names else []
+
+    @property
+    def known(self) -> Mapping[str, int]:
+        """Nothing is known of the image to draw."""
+        return {}
 
     def build_autoencoder(self) -> AutoencoderKL:
         """The first stage with random weights."""

@@ -10,22 +10,20 @@ from torch import Tensor, nn
 
 import diffusion_labs as dl
 from tests.catalogue import randomise
+from tests.interop.test_diffusers_unet_refused import (
+    ADM,
+    ATTENTION_DOWN,
+    ATTENTION_UP,
+    DOWN,
+    RESIDUAL_DOWN,
+    RESIDUAL_UP,
+    TINY,
+    UP,
+)
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is the independent implementation")
 
-DOWN, UP, ATTENTION_DOWN, ATTENTION_UP = "DownBlock2D", "UpBlock2D", "AttnDownBlock2D", "AttnUpBlock2D"
-RESIDUAL_DOWN, RESIDUAL_UP = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
 CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
-TINY = {"block_out_channels": [16, 24, 24], "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8}
-ADM = {
-    **TINY,
-    "down_block_types": [RESIDUAL_DOWN, ATTENTION_DOWN, ATTENTION_DOWN],
-    "up_block_types": [ATTENTION_UP, ATTENTION_UP, RESIDUAL_UP],
-    "downsample_type": "resnet",
-    "upsample_type": "resnet",
-    "resnet_time_scale_shift": "scale_shift",
-    "attn_norm_num_groups": 4,
-}
 LATENT = {
     "block_out_channels": [8, 16, 16],
     "down_block_types": [CROSS_DOWN, CROSS_DOWN, DOWN],
