@@ -16,9 +16,9 @@ PREVIEWS = 25  # captions of the data that are drawn during training
 
 def ldm_emoji(
     data_dir: Path,
-    autoencoder_steps: int = 2000,
+    autoencoder_steps: int = 1200,
     steps: int = 4000,
-    batch_size: int = 64,
+    batch_size: int = 32,
     learning_rate: float = 1e-3,
     model_channels: int = 64,
     disc_start: int | None = None,
@@ -46,10 +46,9 @@ def ldm_emoji(
     sizes = LatentModel(
         dataset.image_shape,
         captions=True,
-        autoencoder_channels=(32, 64, 64),
+        autoencoder_channels=(16, 32, 32),
         model_channels=model_channels,
         channel_mult=(1, 2, 2),
-        num_res_blocks=2,
         attention_levels=(1, 2),
         condition_width=128,
     )
