@@ -5,6 +5,7 @@ import sys
 
 BENCHMARKS = {
     "autoencoder_memory": "peak memory of encoding and decoding large images in tiles, and the seams",
+    "caption_sheet": "samples of a run of ldm-emoji for 25 captions, beside the nearest training images",
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",
