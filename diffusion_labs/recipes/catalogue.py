@@ -8,13 +8,15 @@ from diffusion_labs.recipes.stages import Stages
 RECIPES = {
     "digits": "8x8 handwritten digits, part of the package: minutes on a laptop",
     "mnist": "MNIST or any data set in its format (IDX files)",
+    "dit-mnist": "the same with a Transformer (DiT)",
     "images": "a folder of images, with or without classes",
     "super-resolution-mnist": "small digits made large: MNIST's, from a quarter of the size",
     "inpainting-mnist": "digits completed, of which a part is hidden: MNIST's",
     "ldm-mnist": "latent diffusion on MNIST: autoencoder, latents, network",
+    "dit-ldm-mnist": "the same with a Transformer (DiT)",
     "ldm-emoji": "latent diffusion on captioned images in WebDataset tars",
 }
-LATENT_RECIPES = {name: text for name, text in RECIPES.items() if name.startswith("ldm-")}  # have a stage "latents"
+LATENT_RECIPES = {name: text for name, text in RECIPES.items() if "ldm-" in name}  # have a stage "latents"
 
 
 def find_recipe(name: str) -> Callable[..., Stages]:

@@ -1,7 +1,8 @@
 """Class-conditional diffusion on small images: the model, its training and its pictures."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from diffusion_labs.adapters import CFGuidance, Patchify
 from diffusion_labs.data import Batches, MapDataset
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.adm_unet import adm_unet
+from diffusion_labs.models.transformer import dit
 from diffusion_labs.predictors import StaticClamp, VPredictor
 from diffusion_labs.randomness import Generators
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes
@@ -36,40 +38,40 @@ class LabelledImages(MapDataset, Protocol):
 
 
 @dataclass(frozen=True)
-class ImageModel:
-    """The sizes of an ADM U-Net on patches of pixels, for classes: plain data, kept with a run.
+class PixelModel(ABC):
+    """A network on pixels, for classes: plain data, kept with a run. What is known of an image makes it a restorer.
 
     Attributes:
         image_shape: ``(channels, height, width)``.
         class_names: names of the classes; empty if there are none.
-        patch_size: pixels folded into channels, along each side.
-        model_channels: see ``adm_unet``.
-        channel_mult: see ``adm_unet``.
-        num_res_blocks: see ``adm_unet``.
-        attention_levels: see ``adm_unet``.
-        head_channels: see ``adm_unet``.
-        dropout: see ``adm_unet``.
         class_dropout: share of the training images whose class is dropped, for guidance.
     """
 
     image_shape: Sequence[int]
     class_names: Sequence[str]
-    patch_size: int = 2
-    model_channels: int = 64
-    channel_mult: Sequence[float] = (1, 2)
-    num_res_blocks: int = 2
-    attention_levels: Sequence[int] = (1,)
-    head_channels: int = 32
-    dropout: float = 0.0
-    class_dropout: float = 0.1
+    class_dropout: float = field(default=0.1, kw_only=True)
 
     def __post_init__(self) -> None:
-        multiple = self.patch_size * 2 ** (len(self.channel_mult) - 1)
+        multiple = self.size_multiple
         if any(side % multiple for side in self.image_shape[1:]):
             raise ValueError(
                 f"images of {self.image_shape[1]} x {self.image_shape[2]} pixels do not fit this network: size must "
                 f"be a multiple of {multiple}"
             )
+
+    @property
+    @abstractmethod
+    def size_multiple(self) -> int:
+        """The sides of images must be multiples of this."""
+
+    @abstractmethod
+    def build_network(self, in_channels: int, out_channels: int) -> nn.Module:
+        """The network, for the classes of ``classes``."""
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """The number of classes, by the name of the condition."""
+        return {name: len(self.class_names) for name in self.conditions}
 
     @property
     def conditions(self) -> list[str]:
@@ -94,20 +96,10 @@ class ImageModel:
 
         v prediction on a cosine schedule; ``sampler.model`` is the ``CFGuidance`` adapter.
         """
-        area, channels = self.patch_size**2, self.image_shape[0]
-        network = adm_unet(
-            in_channels=(channels + sum(self.known.values())) * area,
-            out_channels=channels * area,
-            model_channels=self.model_channels,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.num_res_blocks,
-            attention_levels=self.attention_levels,
-            head_channels=self.head_channels,
-            dropout=self.dropout,
-            classes={name: len(self.class_names) for name in self.conditions},
-        )
+        channels = self.image_shape[0]
+        network = self.build_network(channels + sum(self.known.values()), channels)
         dropout: dict[str | tuple[str, ...], float] = dict.fromkeys(self.conditions, self.class_dropout)
-        model = CFGuidance(self.adapt(Patchify(network, self.patch_size)), dropout)
+        model = CFGuidance(self.adapt(network), dropout)
         schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
         return DDIMSampler(model, schedule, VPredictor(schedule, clamp=StaticClamp()), eval_steps=50)
 
@@ -121,9 +113,88 @@ class ImageModel:
         return model.schedule.sample_prior((count, *self.image_shape), generators, device=device)
 
 
+@dataclass(frozen=True)
+class ImageModel(PixelModel):
+    """An ADM U-Net on patches of pixels.
+
+    Attributes:
+        patch_size: pixels folded into channels, along each side.
+        model_channels: see ``adm_unet``.
+        channel_mult: see ``adm_unet``.
+        num_res_blocks: see ``adm_unet``.
+        attention_levels: see ``adm_unet``.
+        head_channels: see ``adm_unet``.
+        dropout: see ``adm_unet``.
+    """
+
+    patch_size: int = 2
+    model_channels: int = 64
+    channel_mult: Sequence[float] = (1, 2)
+    num_res_blocks: int = 2
+    attention_levels: Sequence[int] = (1,)
+    head_channels: int = 32
+    dropout: float = 0.0
+
+    @property
+    def size_multiple(self) -> int:
+        """Whole patches, and whole pixels at the lowest level."""
+        return self.patch_size * 2 ** (len(self.channel_mult) - 1)
+
+    def build_network(self, in_channels: int, out_channels: int) -> nn.Module:
+        """See ``PixelModel``."""
+        area = self.patch_size**2
+        network = adm_unet(
+            in_channels=in_channels * area,
+            out_channels=out_channels * area,
+            model_channels=self.model_channels,
+            channel_mult=self.channel_mult,
+            num_res_blocks=self.num_res_blocks,
+            attention_levels=self.attention_levels,
+            head_channels=self.head_channels,
+            dropout=self.dropout,
+            classes=self.classes,
+        )
+        return Patchify(network, self.patch_size)
+
+
+@dataclass(frozen=True)
+class ImageTransformer(PixelModel):
+    """A diffusion Transformer on patches of pixels.
+
+    Attributes:
+        patch_size: the side of a patch.
+        dim: see ``dit``.
+        depth: see ``dit``.
+        num_heads: see ``dit``.
+    """
+
+    patch_size: int = 4
+    dim: int = 128
+    depth: int = 6
+    num_heads: int = 4
+
+    @property
+    def size_multiple(self) -> int:
+        """Whole patches."""
+        return self.patch_size
+
+    def build_network(self, in_channels: int, out_channels: int) -> nn.Module:
+        """See ``PixelModel``."""
+        return dit(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            size=(self.image_shape[1], self.image_shape[2]),
+            patch_size=self.patch_size,
+            dim=self.dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            classes=self.classes,
+        )
+
+
 def image_stages(
     dataset: LabelledImages,
-    sizes: ImageModel,
+    sizes: PixelModel,
     *,
     steps: int,
     batch_size: int,
@@ -132,7 +203,7 @@ def image_stages(
     seed: int,
     preview: Callable[[nn.Module, Path], Tensor] | None = None,
 ) -> Stages:
-    """Train an ``ImageModel`` with AdamW on v prediction; the preview shows its classes by default."""
+    """Train a ``PixelModel`` with AdamW on v prediction; the preview shows its classes by default."""
 
     def classes(model: nn.Module, path: Path) -> Tensor:
         return draw_classes(model, sizes, path, steps=PREVIEW_STEPS)

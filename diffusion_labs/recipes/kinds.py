@@ -7,7 +7,9 @@ from typing import Any
 
 KINDS = {
     "ImageModel": "diffusion_labs.recipes.image_diffusion",
-    "LatentModel": "diffusion_labs.recipes.latent_diffusion",
+    "ImageTransformer": "diffusion_labs.recipes.image_diffusion",
+    "LatentModel": "diffusion_labs.recipes.latent_model",
+    "LatentTransformer": "diffusion_labs.recipes.latent_model",
     "SuperResolutionModel": "diffusion_labs.recipes.restoration",
     "InpaintingModel": "diffusion_labs.recipes.restoration",
 }

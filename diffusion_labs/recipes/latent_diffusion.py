@@ -1,28 +1,22 @@
-"""Latent diffusion on small images: the model, and the stages of its training."""
+"""The stages of training latent diffusion on small images."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.adapters import CFGuidance
 from diffusion_labs.data import Batches, EncodedDataset, MapDataset, encode_dataset
 from diffusion_labs.data.batches import collect
 from diffusion_labs.files import tensors_sha256
 from diffusion_labs.losses import SimpleLoss
-from diffusion_labs.models.autoencoder import AutoencoderKL, PatchDiscriminator, autoencoder_kl
-from diffusion_labs.models.encoders import ByteTextEncoder, ClassEmbedding, Conditioner
-from diffusion_labs.models.ldm import EncodeLatents, LatentDiffusion, LatentScale, ldm_unet
-from diffusion_labs.predictors import VPredictor
-from diffusion_labs.randomness import Generators
-from diffusion_labs.recipes.drawing import save_grid
+from diffusion_labs.models.autoencoder import AutoencoderKL, PatchDiscriminator
+from diffusion_labs.models.ldm import EncodeLatents, LatentScale
+from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes, save_grid
 from diffusion_labs.recipes.kinds import described
-from diffusion_labs.recipes.stages import Stage, trained_weights, training_stage
-from diffusion_labs.samplers import DDIMSampler, Sampler
-from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_schedule
+from diffusion_labs.recipes.latent_model import AutoencodedModel
+from diffusion_labs.recipes.stages import Stage, Stages, trained_weights, training_stage
 from diffusion_labs.training import (
     Experiment,
     KLObjective,
@@ -45,106 +39,42 @@ class Images(MapDataset, Protocol):
         """``(channels, height, width)``."""
 
 
-@dataclass(frozen=True)
-class LatentModel:
-    """The sizes of a KL autoencoder and a U-Net on its latents, for classes or captions: plain data, kept with a run.
-
-    Attributes:
-        image_shape: ``(channels, height, width)``.
-        class_names: names of the classes; empty if there are none.
-        captions: whether captions say what to draw, and not classes.
-        autoencoder_channels: see ``autoencoder_kl``; n widths make latents of ``2^(n - 1)`` pixels a side.
-        latent_channels: see ``autoencoder_kl``.
-        model_channels: see ``ldm_unet``.
-        channel_mult: see ``ldm_unet``.
-        num_res_blocks: see ``ldm_unet``.
-        attention_levels: see ``ldm_unet``.
-        head_channels: see ``ldm_unet``.
-        condition_width: width of the tokens that the network attends to.
-        text_depth: blocks of the text encoder.
-        max_bytes: longer captions are cut.
-        condition_dropout: share of the training images whose class or caption is dropped, for guidance.
-    """
-
-    image_shape: Sequence[int]
-    class_names: Sequence[str] = ()
-    captions: bool = False
-    autoencoder_channels: Sequence[int] = (16, 32, 32)
-    latent_channels: int = 4
-    model_channels: int = 64
-    channel_mult: Sequence[float] = (1, 2)
-    num_res_blocks: int = 1
-    attention_levels: Sequence[int] = (0, 1)
-    head_channels: int = 32
-    condition_width: int = 64
-    text_depth: int = 2
-    max_bytes: int = 64
-    condition_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        multiple = 2 ** (len(self.autoencoder_channels) + len(self.channel_mult) - 2)
-        if any(side % multiple for side in self.image_shape[1:]):
-            raise ValueError(
-                f"images of {self.image_shape[1]} x {self.image_shape[2]} pixels do not fit this model: size must be a "
-                f"multiple of {multiple}"
-            )
-
-    @property
-    def conditions(self) -> list[str]:
-        """What says what to draw: the caption, or the class, or nothing."""
-        return ["caption"] if self.captions else ["class"] if self.class_names else []
-
-    @property
-    def known(self) -> Mapping[str, int]:
-        """Nothing is known of the image to draw."""
-        return {}
-
-    def build_autoencoder(self) -> AutoencoderKL:
-        """The first stage with random weights."""
-        return autoencoder_kl(
-            in_channels=self.image_shape[0],
-            channels=self.autoencoder_channels,
-            latent_channels=self.latent_channels,
-            num_res_blocks=1,
-            num_groups=8,
-        )
-
-    def build(self) -> LatentDiffusion:
-        """The model with random weights: v prediction on a cosine schedule, DDIM."""
-        encoders: dict[str, nn.Module] = {}
-        tokens: dict[str, int] = {}
-        if self.captions:
-            encoders["caption"] = ByteTextEncoder(self.condition_width, depth=self.text_depth, max_bytes=self.max_bytes)
-            tokens["text"] = self.condition_width
-        elif self.class_names:
-            encoders["class"] = ClassEmbedding(len(self.class_names), self.condition_width)
-            tokens["class_token"] = self.condition_width
-        network = ldm_unet(
-            in_channels=self.latent_channels,
-            model_channels=self.model_channels,
-            channel_mult=self.channel_mult,
-            num_res_blocks=self.num_res_blocks,
-            attention_levels=self.attention_levels,
-            head_channels=self.head_channels,
-            tokens=tokens,
-        )
-        dropout: dict[str | tuple[str, ...], float] = dict.fromkeys(tokens, self.condition_dropout)
-        schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
-        sampler = DDIMSampler(CFGuidance(network, dropout), schedule, VPredictor(schedule), eval_steps=50)
-        return LatentDiffusion(self.build_autoencoder(), sampler, Conditioner(encoders))
-
-    def sampler(self, model: LatentDiffusion) -> Sampler:
-        """The sampler of latents."""
-        return model.sampler
-
-    def prior(self, model: LatentDiffusion, count: int, generators: Generators) -> Tensor:
-        """See ``ModelSizes``."""
-        return model.sample_prior(count, self.image_shape[1:], generators)
+def class_stages(
+    dataset: Images,
+    sizes: AutoencodedModel,
+    *,
+    autoencoder_steps: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    disc_start: int | None,
+    ema_decay: float,
+    seed: int,
+) -> Stages:
+    """All stages of a model for classes; the autoencoder's batches are half as large."""
+    how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed}
+    halved = max(1, batch_size // 2)
+    return Stages(
+        [
+            autoencoder_stage(dataset, sizes, steps=autoencoder_steps, batch_size=halved, disc_start=disc_start, **how),
+            latents_stage(dataset, sizes),
+            diffusion_stage(
+                dataset,
+                sizes,
+                steps=steps,
+                batch_size=batch_size,
+                ema_decay=ema_decay,
+                preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
+                **how,
+            ),
+        ],
+        described(sizes),
+    )
 
 
 def autoencoder_stage(
     dataset: Images,
-    sizes: LatentModel,
+    sizes: AutoencodedModel,
     *,
     steps: int,
     batch_size: int,
@@ -177,7 +107,7 @@ def autoencoder_stage(
     return training_stage("autoencoder", build)
 
 
-def latents_stage(dataset: Images, sizes: LatentModel, *, batch_size: int = 250) -> Stage:
+def latents_stage(dataset: Images, sizes: AutoencodedModel, *, batch_size: int = 250) -> Stage:
     """The posterior of every image, and its class or caption, on disk in the folder ``latents``."""
 
     def carry_out(run_dir: Path, options: TrainOptions) -> None:
@@ -199,7 +129,7 @@ def latents_stage(dataset: Images, sizes: LatentModel, *, batch_size: int = 250)
 
 def diffusion_stage(
     dataset: Images,
-    sizes: LatentModel,
+    sizes: AutoencodedModel,
     *,
     steps: int,
     batch_size: int,
@@ -243,7 +173,7 @@ def diffusion_stage(
     return training_stage("diffusion", build)
 
 
-def trained_autoencoder(sizes: LatentModel, run_dir: Path) -> AutoencoderKL:
+def trained_autoencoder(sizes: AutoencodedModel, run_dir: Path) -> AutoencoderKL:
     """The autoencoder of a run, with averaged weights and in eval mode."""
     autoencoder = sizes.build_autoencoder()
     autoencoder.load_state_dict(trained_weights(run_dir / "autoencoder"))

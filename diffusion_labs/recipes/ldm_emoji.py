@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from diffusion_labs.data import TarImages
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw, save_grid
 from diffusion_labs.recipes.kinds import described
-from diffusion_labs.recipes.latent_diffusion import LatentModel, autoencoder_stage, diffusion_stage, latents_stage
+from diffusion_labs.recipes.latent_diffusion import autoencoder_stage, diffusion_stage, latents_stage
+from diffusion_labs.recipes.latent_model import LatentModel
 from diffusion_labs.recipes.stages import Stages
 
 PREVIEWS = 25  # captions of the data that are drawn during training

@@ -1,12 +1,10 @@
 """Latent diffusion on MNIST, and everything in its format."""
 
 from pathlib import Path
-from typing import Any
 
 from diffusion_labs.data import IDXImages
-from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes
-from diffusion_labs.recipes.kinds import described
-from diffusion_labs.recipes.latent_diffusion import LatentModel, autoencoder_stage, diffusion_stage, latents_stage
+from diffusion_labs.recipes.latent_diffusion import class_stages
+from diffusion_labs.recipes.latent_model import LatentModel
 from diffusion_labs.recipes.mnist import mnist_folder
 from diffusion_labs.recipes.stages import Stages
 
@@ -37,27 +35,14 @@ def ldm_mnist(
     """
     dataset = IDXImages(mnist_folder(data_dir), "train", size=size)
     sizes = LatentModel(dataset.image_shape, dataset.class_names, model_channels=32, num_res_blocks=2, head_channels=16)
-    how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed}
-    return Stages(
-        [
-            autoencoder_stage(
-                dataset,
-                sizes,
-                steps=autoencoder_steps,
-                batch_size=max(1, batch_size // 2),
-                disc_start=disc_start,
-                **how,
-            ),
-            latents_stage(dataset, sizes),
-            diffusion_stage(
-                dataset,
-                sizes,
-                steps=steps,
-                batch_size=batch_size,
-                ema_decay=ema_decay,
-                preview=lambda model, path: draw_classes(model, sizes, path, steps=PREVIEW_STEPS),
-                **how,
-            ),
-        ],
-        described(sizes),
+    return class_stages(
+        dataset,
+        sizes,
+        autoencoder_steps=autoencoder_steps,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        disc_start=disc_start,
+        ema_decay=ema_decay,
+        seed=seed,
     )

@@ -103,3 +103,12 @@ def test_captions_train_with_the_discriminator_and_say_what_to_draw(captioned: P
     with pytest.raises(SystemExit):
         main(["sample", str(run_dir), "--class", "1"])
     assert "use --prompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("recipe", "options"), [("dit-mnist", []), ("dit-ldm-mnist", SMALL[:2])])
+def test_a_transformer_trains_on_pixels_and_on_latents(recipe: str, options: list[str], digits: Path, tmp_path) -> None:
+    small = [*options, *SMALL[2:], "--dim", "32", "--depth", "1", "--run-dir", str(tmp_path)]
+    main(["train", recipe, "--data-dir", str(digits), *small])
+    model, sizes = load_run(tmp_path)
+    one, other = (draw(model, sizes, torch.tensor([label]), seed=0, steps=2) for label in (1, 2))
+    assert not torch.equal(one, other)
