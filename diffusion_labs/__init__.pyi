@@ -52,6 +52,7 @@ from .models.autoencoder import PatchDiscriminator as PatchDiscriminator
 from .models.autoencoder import autoencoder_kl as autoencoder_kl
 from .models.autoencoder import vq_model as vq_model
 from .models.autoencoder import code_usage as code_usage
+from .models.autoencoder import sliced as sliced
 from .models.autoencoder import tiled as tiled
 from .models.autoencoder import kl_f4 as kl_f4
 from .models.autoencoder import kl_f8 as kl_f8

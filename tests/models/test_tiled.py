@@ -61,7 +61,22 @@ def test_an_autoencoder_of_one_tile_is_itself() -> None:
     torch.testing.assert_close(dl.tiled(model.describe, x, tile=16, overlap=4), model.describe(x))
 
 
+@pytest.mark.parametrize(("samples", "calls"), [(1, 5), (2, 3), (9, 1)])
+def test_slices_of_a_batch_are_the_batch(samples: int, calls: int) -> None:
+    model, x, seen = tiny_kl().double(), torch.randn(5, 1, 16, 12, dtype=torch.float64), []
+
+    def function(some: Tensor) -> Tensor:
+        seen.append(len(some))
+        return dl.tiled(model.describe, some, tile=8, overlap=4)
+
+    torch.testing.assert_close(dl.sliced(function, x, samples=samples), dl.tiled(model.describe, x, tile=8, overlap=4))
+    assert len(seen) == calls
+    assert max(seen) <= samples
+
+
 def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"samples \(0\) must be at least 1"):
+        dl.sliced(lambda x: x, torch.zeros(2, 1), samples=0)
     with pytest.raises(ValueError, match=r"overlap \(8\) must be at least 0 and less than tile \(8\)"):
         dl.tiled(lambda x: x, torch.zeros(1, 1, 8, 8), tile=8, overlap=8)
     with pytest.raises(ValueError, match=r"overlap by 3, which is no whole position of the result, at 1/2"):

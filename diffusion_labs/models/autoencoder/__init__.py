@@ -15,7 +15,7 @@ from diffusion_labs.models.autoencoder.presets import (
     vq_f8_n256,
     vq_f16,
 )
-from diffusion_labs.models.autoencoder.tiled import tiled
+from diffusion_labs.models.autoencoder.tiled import sliced, tiled
 from diffusion_labs.models.autoencoder.vector_quantizer import CodeUsage, Quantized, VectorQuantizer, code_usage
 from diffusion_labs.models.autoencoder.vq_model import VQModel, VQOutput
 
@@ -35,6 +35,7 @@ __all__ = [
     "kl_f8",
     "kl_f16",
     "kl_f32",
+    "sliced",
     "tiled",
     "vq_f4",
     "vq_f4_noattn",

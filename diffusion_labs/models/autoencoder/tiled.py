@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles."""
+"""Large images in overlapping tiles, large batches in slices."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -51,6 +51,25 @@ def tiled(function: Callable[[Tensor], Tensor], x: Tensor, *, tile: int, overlap
         blended[_region(begins, y.shape[2:])] += weight * y
         total[_region(begins, y.shape[2:])] += weight
     return blended / total
+
+
+def sliced(function: Callable[[Tensor], Tensor], x: Tensor, *, samples: int = 1) -> Tensor:
+    """Apply a function to a few samples at a time: memory for these, whatever the size of the batch.
+
+    Args:
+        function: from ``[b, ...]`` to ``[b, ...]``, sample by sample; with tiles ``partial(tiled, function, ...)``.
+        x: ``[b, ...]``.
+        samples: at a time.
+
+    Raises:
+        ValueError: if ``samples`` is less than 1.
+
+    Example:
+        >>> images = sliced(model.decode, latents)
+    """
+    if samples < 1:
+        raise ValueError(f"samples ({samples}) must be at least 1")
+    return torch.cat([function(some) for some in x.split(samples)])
 
 
 def _region(begins: Sequence[int], sides: Sequence[int]) -> tuple[Any, ...]:

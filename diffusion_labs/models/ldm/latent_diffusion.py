@@ -37,7 +37,7 @@ class LatentDiffusion(nn.Module):
         scale: of the latents; as they are if ``None``.
         encoded: conditions that are images and given to the network as latents, those of the posterior's mode.
         decoding: how ``decode`` calls the autoencoder, ``decoding(function, latents)``; large images fit into memory
-            with ``partial(tiled, tile=64, overlap=16)``. May be set at any time.
+            with ``partial(tiled, tile=64, overlap=16)``, large batches with ``sliced``. May be set at any time.
 
     Example:
         >>> system = LatentDiffusion(autoencoder, sampler, conditioner, LatentScale(scale=0.18215)).eval()
