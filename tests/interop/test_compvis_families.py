@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import diffusion_labs as dl
@@ -52,25 +52,38 @@ def system(name: str, seed: int = 0) -> dl.LatentDiffusion:
     return randomise(dl.LatentDiffusion(autoencoder(), sampler, conditioner, scale), seed)
 
 
-def checkpoint(model: dl.LatentDiffusion, **options: object) -> dict[str, Tensor]:
-    encoders = list(model.conditioner.encoders.values())
-    return dl.to_compvis_checkpoint(
-        unet=model.sampler.model,
-        autoencoder=model.autoencoder,
-        condition_encoder=encoders[0] if encoders else None,
-        scale_factor=model.scale.scale.item(),
-    )
+def parts(model: dl.LatentDiffusion) -> dict[str, nn.Module | None]:
+    encoder = next(iter(model.conditioner.encoders.values()), None)
+    return {"unet": model.sampler.model, "autoencoder": model.autoencoder, "condition_encoder": encoder}
+
+
+def checkpoint(model: dl.LatentDiffusion) -> dict[str, Tensor]:
+    return dl.to_compvis_checkpoint(**parts(model), scale_factor=model.scale.scale.item())
+
+
+def load(model: dl.LatentDiffusion, tensors: dict[str, Tensor]) -> float | None:
+    return dl.load_compvis_checkpoint(tensors, **parts(model))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_checkpoints_of_every_family_come_back(name: str, tmp_path: Path) -> None:
-    """Through a file, with what training leaves in one, into a system of the same sizes."""
-    model = system(name)
+def test_checkpoints_of_every_family_come_back(name: str) -> None:
+    """With what training leaves in them, into a system of the same sizes."""
+    model, again = system(name), system(name, seed=1)
     training = {"betas": torch.zeros(9), "loss.logvar": torch.zeros(()), "model_ema.decay": torch.zeros(())}
-    save_file({**checkpoint(model), **training}, tmp_path / "theirs.safetensors")
-    dl.save_pretrained(system(name, seed=1), tmp_path / "like")
-    main(["convert", *map(str, (tmp_path / "theirs.safetensors", tmp_path / "own", "--like", tmp_path / "like"))])
-    assert_equal(dl.from_pretrained(tmp_path / "own").state_dict(), model.state_dict())
+    again.scale.scale.fill_(load(again, {**checkpoint(model), **training}))
+    assert_equal(again.state_dict(), model.state_dict())
+
+
+def test_a_system_goes_through_a_file_and_comes_back(tmp_path: Path) -> None:
+    """By the command line, which finds its parts and its scale."""
+    model = system("txt2img_large")
+    dl.save_pretrained(model, tmp_path / "own")
+    dl.save_pretrained(system("txt2img_large", seed=1), tmp_path / "like")
+    words = (tmp_path / "own", tmp_path / "theirs.safetensors")
+    main(["convert", *map(str, words)])
+    assert_equal(load_file(words[1]), checkpoint(model))
+    main(["convert", str(words[1]), str(tmp_path / "back"), "--like", str(tmp_path / "like")])
+    assert_equal(dl.from_pretrained(tmp_path / "back").state_dict(), model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -147,7 +160,7 @@ def test_what_a_checkpoint_is_and_is_not_is_said() -> None:
         ValueError, match=r"is a LDMTextEncoder, with keys like \['cond_stage_model.*a ClassEmbedding was given"
     ):
         dl.load_compvis_checkpoint(text, condition_encoder=dl.ClassEmbedding(4, 6))
-    with pytest.raises(ValueError, match="is a ClassEmbedding, with keys like .* and a Linear was given"):
+    with pytest.raises(ValueError, match=r"is a ClassEmbedding, with keys like .* and a Linear was given"):
         dl.load_compvis_checkpoint(classes, condition_encoder=nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"of no kind that is known here, with keys like \['cond_stage_model.x'\]"):
         dl.load_compvis_checkpoint({"cond_stage_model.x": torch.zeros(1)}, condition_encoder=dl.ClassEmbedding(4, 6))

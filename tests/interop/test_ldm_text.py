@@ -40,7 +40,7 @@ def their_config(encoder: dl.LDMTextEncoder) -> Any:
 
 
 def tree(tensors: Mapping[str, Tensor]) -> Any:
-    """Modules of CompVis, as far as the conversion looks at them: tensors by their paths, lists where there are numbers."""
+    """The modules of CompVis as the conversion sees them: tensors by their paths, and lists where there are numbers."""
     parts = {key.partition(".")[0] for key in tensors}
     if parts == {""}:
         return nn.Parameter(tensors[""])
@@ -106,7 +106,7 @@ def test_the_released_encoder_has_the_weights_of_diffusers() -> None:
     with torch.device("meta"):
         ours, theirs = dl.LDMTextEncoder(), bert.LDMBertModel(bert.LDMBertConfig())
     written = {key: value.shape for key, value in to_ldm_text(ours).items()}
-    assert len(written) == 3 + 1 + 32 * 11
+    assert len(written) == 2 + 32 * 13 + 2
     assert written["attn_layers.layers.62.1.to_q.weight"] == (512, 1280)
     assert written["attn_layers.layers.63.1.net.0.0.weight"] == (5120, 1280)
     logits = sum(value.numel() for value in theirs.to_logits.parameters())
