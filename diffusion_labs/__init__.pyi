@@ -31,6 +31,7 @@ from .models.encoders import CachedTextEncoder as CachedTextEncoder
 from .models.encoders import ClassEmbedding as ClassEmbedding
 from .models.encoders import CLIPTextEncoder as CLIPTextEncoder
 from .models.encoders import Conditioner as Conditioner
+from .models.encoders import LDMTextEncoder as LDMTextEncoder
 from .models.encoders import PretrainedTextEncoder as PretrainedTextEncoder
 from .models.encoders import SentenceEncoder as SentenceEncoder
 from .models.encoders import SpatialRescaler as SpatialRescaler
@@ -78,6 +79,7 @@ from .adapters.concatenation import Concatenation as Concatenation
 from .adapters.edm_preconditioning import EDMPreconditioning as EDMPreconditioning
 from .adapters.inpainting import InPainting as InPainting
 from .adapters.inpainting import image_then_mask as image_then_mask
+from .adapters.inpainting import image_then_signed_mask as image_then_signed_mask
 from .adapters.inpainting import mask_then_image as mask_then_image
 from .adapters.known_region import KnownRegion as KnownRegion
 from .adapters.linear_posterior import LinearPosterior as LinearPosterior

@@ -311,6 +311,12 @@ def text_encoder(width: int = 8) -> dl.ByteTextEncoder:
     return randomise(dl.ByteTextEncoder(width, depth=1, num_heads=2, max_bytes=12))
 
 
+def ldm_text_encoder(seed: int = 0, **sizes: Any) -> dl.LDMTextEncoder:
+    """A tiny one with random weights everywhere, whose attention is narrower than its states."""
+    given = {"depth": 2, "num_heads": 2, "head_dim": 3, "num_tokens": 9, "max_length": 4}
+    return randomise(dl.LDMTextEncoder(8, **{**given, **sizes}), seed)
+
+
 def pretrained_encoder(name: str, **options: Any) -> dl.PretrainedTextEncoder:
     """A text encoder of transformers with random weights and a vocabulary of a few words."""
     import transformers
@@ -374,6 +380,7 @@ SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
         f"{name}_encoder": lambda name=name: (pretrained_encoder(name), (torch.tensor([[1, 3, 7, 8], [1, 8, 0, 0]]),))
         for name in ("clip", "t5", "sentence")
     },
+    "ldm_text_encoder": lambda: (ldm_text_encoder(), (torch.tensor([[1, 3, 7, 8], [1, 8, 0, 0]]),)),
     "spatial_rescaler": lambda: (randomise(dl.SpatialRescaler(1, 3, 2)), (torch.randn(4, 3, 8, 8),)),
     "conditioner": lambda: (
         conditioner(),

@@ -9,7 +9,7 @@ from diffusion_labs.adapters.combinations import AdaptiveProjectedGuidance, Guid
 from diffusion_labs.adapters.concatenation import Concatenation
 from diffusion_labs.adapters.edm_preconditioning import EDMPreconditioning
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
-from diffusion_labs.adapters.inpainting import InPainting, image_then_mask, mask_then_image
+from diffusion_labs.adapters.inpainting import InPainting, image_then_mask, image_then_signed_mask, mask_then_image
 from diffusion_labs.adapters.known_region import KnownRegion
 from diffusion_labs.adapters.linear_posterior import LinearPosterior
 from diffusion_labs.adapters.patchify import Patchify
@@ -34,5 +34,6 @@ __all__ = [
     "PerturbedAttentionGuidance",
     "SuperResolution",
     "image_then_mask",
+    "image_then_signed_mask",
     "mask_then_image",
 ]

@@ -15,8 +15,13 @@ Join = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def image_then_mask(x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """``[x, masked image, mask]``: Latent Diffusion."""
+    """``[x, masked image, mask]``."""
     return torch.cat([x, image, mask], dim=1)
+
+
+def image_then_signed_mask(x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """``[x, masked image, 2 mask - 1]``: Latent Diffusion, which has masks, like images, between -1 and 1."""
+    return torch.cat([x, image, 2 * mask - 1], dim=1)
 
 
 def mask_then_image(x: Tensor, image: Tensor, mask: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ class InPainting(Adapter):
         channels: channels of the image.
         mask_key: name of the mask, ``[b, 1, ...]``: 1 where the image is to be painted, 0 where known.
         image_key: name of the image, ``[b, channels, ...]``, 0 where it is to be painted.
-        join: puts the channels in order: ``image_then_mask`` or ``mask_then_image``.
+        join: puts the channels in order: ``image_then_mask``, ``image_then_signed_mask`` or ``mask_then_image``.
     """
 
     changes = frozenset({"number of channels"})

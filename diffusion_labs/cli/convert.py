@@ -36,8 +36,8 @@ def convert(
         source: what to read.
         target: what to write: a folder, or a file that ends in .safetensors.
         to: the format of a folder.
-        preset: sizes of the model in a file, by name: that of a U-Net such as stable_diffusion_1, or of an autoencoder
-            such as kl_f8.
+        preset: sizes of the model in a file, by name: that of a U-Net such as cin256_v2 or stable_diffusion_1, also for
+            the whole system in a checkpoint, or of an autoencoder such as kl_f8.
         like: a folder of ours with a model of the same sizes as the one in a file.
         averaged: take the moving averages of the U-Net of a file.
         variant: part of the names of the weights in a folder of diffusers, such as fp16.

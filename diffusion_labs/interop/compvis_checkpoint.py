@@ -1,23 +1,22 @@
 """Whole checkpoints of Latent Diffusion and Stable Diffusion 1 and 2: one file for all networks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.interop.clip_text import load_clip_text, to_clip_text, to_open_clip_text
 from diffusion_labs.interop.compvis_autoencoder import PREFIX as FIRST_STAGE
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
+from diffusion_labs.interop.compvis_condition import PREFIX as CONDITION
+from diffusion_labs.interop.compvis_condition import load_compvis_condition, to_compvis_condition
 from diffusion_labs.interop.compvis_unet import AVERAGED, load_compvis_unet, to_compvis_unet
 from diffusion_labs.interop.compvis_unet import PREFIX as UNET
 from diffusion_labs.interop.weight_files import read_weights
 from diffusion_labs.models.adm_unet import ADMUNet
 from diffusion_labs.models.autoencoder.autoencoder import Autoencoder
 
-CONDITION = "cond_stage_model."
-TEXT = {f"{CONDITION}transformer.": to_clip_text, f"{CONDITION}model.": to_open_clip_text}
 LOSS = "loss."
 SCALE = "scale_factor"
 # What the code of training computes again from its configuration, and a weight of the loss that stays 0
@@ -49,7 +48,7 @@ class CompVisParts(NamedTuple):
         unet: below ``model.diffusion_model.``.
         averaged: below ``model_ema.``: the moving averages of the U-Net, if there are.
         autoencoder: below ``first_stage_model.``.
-        text: below ``cond_stage_model.transformer.`` (transformers' CLIP) or ``cond_stage_model.model.`` (OpenCLIP).
+        condition: below ``cond_stage_model.``: the condition encoder, if there is, and it is not the autoencoder.
         scale_factor: by which latents are multiplied for diffusion, if the file says it. For Stable Diffusion it is
             0.18215.
     """
@@ -57,39 +56,38 @@ class CompVisParts(NamedTuple):
     unet: dict[str, Tensor]
     averaged: dict[str, Tensor]
     autoencoder: dict[str, Tensor]
-    text: dict[str, Tensor]
+    condition: dict[str, Tensor]
     scale_factor: float | None
 
 
 def read_compvis_checkpoint(weights: Mapping[str, Tensor] | str | Path) -> CompVisParts:
     """The networks in a checkpoint.
 
-    The buffers of the schedule (``SCHEDULE``) and ``loss.`` are no part of them; condition encoders of other kinds than
-    CLIP, below ``cond_stage_model.`` too, are left out.
+    The buffers of the schedule (``SCHEDULE``) and ``loss.`` are no part of them. Where conditions are images, as for
+    inpainting, it is the autoencoder that encodes them, and ``cond_stage_model.`` is a copy of it, which is left out.
 
     Args:
         weights: the file, ``.ckpt`` or ``.safetensors``, or its tensors.
 
     Raises:
-        ValueError: for keys of no such network; or a file that is damaged, or holds more than weights.
+        ValueError: for keys of no such network, or a copy that is none; or a file that is damaged, or holds more than
+            weights.
     """
     tensors = weights if isinstance(weights, Mapping) else read_weights(Path(weights))
     scale = tensors.get(SCALE)
-    families = {prefix: _below(tensors, prefix) for prefix in (UNET, AVERAGED, FIRST_STAGE, *TEXT)}
-    known = {prefix + key for prefix, inside in families.items() for key in inside}
-    known |= {SCALE, *SCHEDULE}
-    unknown = [key for key in tensors if key not in known and not key.startswith((CONDITION, LOSS))]
-    if unknown:
-        raise ValueError(
-            f"the checkpoint has {unknown[:_SHOWN]}{' ...' * (len(unknown) > _SHOWN)}, which belong to none of "
-            f"{[UNET, AVERAGED, FIRST_STAGE, CONDITION]}; remove them, or load its networks one by one"
-        )
+    families = {prefix: _below(tensors, prefix) for prefix in (UNET, AVERAGED, FIRST_STAGE, CONDITION)}
+    _check_known(tensors)
+    condition, autoencoder = families[CONDITION], families[FIRST_STAGE]
+    if condition.keys() & autoencoder.keys():
+        different = [key for key in condition if key not in autoencoder or not condition[key].equal(autoencoder[key])]
+        if different:
+            raise ValueError(
+                f"the condition encoder of the checkpoint is an autoencoder, but differs from that of the images in "
+                f"{_some([CONDITION + key for key in different])}; load its networks one by one"
+            )
+        condition = {}
     return CompVisParts(
-        families[UNET],
-        families[AVERAGED],
-        families[FIRST_STAGE],
-        {key: value for prefix in TEXT for key, value in families[prefix].items()},
-        None if scale is None else float(scale),
+        families[UNET], families[AVERAGED], autoencoder, condition, None if scale is None else float(scale)
     )
 
 
@@ -98,7 +96,7 @@ def load_compvis_checkpoint(
     *,
     unet: ADMUNet | None = None,
     autoencoder: Autoencoder | None = None,
-    text_encoder: nn.Module | None = None,
+    condition_encoder: nn.Module | None = None,
     averaged: bool = False,
     strict: bool = True,
 ) -> float | None:
@@ -108,8 +106,9 @@ def load_compvis_checkpoint(
         weights: the file, ``.ckpt`` or ``.safetensors``, or its tensors.
         unet: from ``ldm_unet``, for example ``ldm_unet(**LDM_UNETS["stable_diffusion_1"])``.
         autoencoder: for example ``kl_f8()``.
-        text_encoder: a ``CLIPTextModel`` of transformers, or a module around one. For Stable Diffusion 2 it has 23
-            layers, as the last of 24 is not used.
+        condition_encoder: a ``ClassEmbedding``, ``LDMTextEncoder`` or ``SpatialRescaler``; or a ``CLIPTextModel`` of
+            transformers, or a module around one. For Stable Diffusion 2 it has 23 layers, as the last of 24 is not
+            used.
         averaged: take the moving averages of the U-Net.
         strict: see ``load_foreign``.
 
@@ -129,18 +128,18 @@ def load_compvis_checkpoint(
     wanted = {
         "unet": (unet, own, prefix),
         "autoencoder": (autoencoder, parts.autoencoder, FIRST_STAGE),
-        "text_encoder": (text_encoder, parts.text, " or ".join(TEXT)),
+        "condition_encoder": (condition_encoder, parts.condition, CONDITION),
     }
     for name, (module, tensors, place) in wanted.items():
-        if module is not None and not tensors:
+        if module is not None and module.state_dict() and not tensors:
             raise ValueError(f"the checkpoint has nothing below {place}, so no {name}; leave {name} out")
     if unet is not None:
         inside = {prefix + key: value for key, value in own.items()}
         load_compvis_unet(unet, inside, averaged=averaged, strict=strict)
     if autoencoder is not None:
         load_compvis_autoencoder(autoencoder, parts.autoencoder, strict=strict)
-    if text_encoder is not None:
-        load_clip_text(text_encoder, parts.text, strict=strict)
+    if condition_encoder is not None and condition_encoder.state_dict():
+        load_compvis_condition(condition_encoder, parts.condition, strict=strict)
     return parts.scale_factor
 
 
@@ -148,19 +147,19 @@ def to_compvis_checkpoint(
     *,
     unet: ADMUNet | None = None,
     autoencoder: Autoencoder | None = None,
-    text_encoder: nn.Module | None = None,
+    condition_encoder: nn.Module | None = None,
     scale_factor: float | None = None,
     version: int = 1,
 ) -> dict[str, Tensor]:
-    """The networks as one checkpoint of Stable Diffusion, without the buffers of a schedule.
+    """The networks as one checkpoint of Latent Diffusion or Stable Diffusion, without the buffers of a schedule.
 
     Args:
         unet: from ``ldm_unet`` or ``adm_unet``.
         autoencoder: an ``AutoencoderKL`` or ``VQModel``.
-        text_encoder: a ``CLIPTextModel`` of transformers, or a module around one.
+        condition_encoder: see ``load_compvis_checkpoint``. Of a ``ClassEmbedding`` a last row of zeros is left out.
         scale_factor: by which latents are multiplied for diffusion.
-        version: 1 has convolutions around its Transformers, and transformers' names of the text encoder; 2 linear
-            layers, and OpenCLIP's names.
+        version: of Stable Diffusion: 1 has convolutions around its Transformers, as Latent Diffusion, and transformers'
+            names of CLIP; 2 linear layers, and OpenCLIP's names.
 
     Raises:
         ValueError: for a network with parts that have no names there, or another version.
@@ -173,12 +172,33 @@ def to_compvis_checkpoint(
         checkpoint |= {UNET + key: value for key, value in own.items()}
     if autoencoder is not None:
         checkpoint |= {FIRST_STAGE + key: value for key, value in to_compvis_autoencoder(autoencoder).items()}
-    if text_encoder is not None:
-        prefix, to_theirs = list(TEXT.items())[version - 1]
-        checkpoint |= {prefix + key: value for key, value in to_theirs(text_encoder).items()}
+    if condition_encoder is not None:
+        theirs = to_compvis_condition(condition_encoder, version=version)
+        checkpoint |= {CONDITION + key: value for key, value in theirs.items()}
     if scale_factor is not None:
         checkpoint[SCALE] = torch.tensor(scale_factor)
     return checkpoint
+
+
+def _check_known(tensors: Mapping[str, Tensor]) -> None:
+    families = (UNET, AVERAGED, FIRST_STAGE, CONDITION)
+    beside = {SCALE, *SCHEDULE}
+    unknown = [key for key in tensors if key not in beside and not key.startswith((*families, LOSS))]
+    if not any(key.startswith(families) for key in tensors):
+        found = sorted({".".join(key.split(".")[:2]) for key in tensors})
+        raise ValueError(
+            f"the checkpoint has none of {list(families)}, so it is none of Latent Diffusion; its keys begin with "
+            f"{_some(found)}"
+        )
+    if unknown:
+        raise ValueError(
+            f"the checkpoint has {_some(unknown)}, which belong to none of {list(families)}; remove them, or load its "
+            "networks one by one"
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    return f"{list(keys[:_SHOWN])}{' ...' * (len(keys) > _SHOWN)}"
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

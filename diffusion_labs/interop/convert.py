@@ -22,7 +22,7 @@ from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
 from diffusion_labs.interop.dit import load_dit, to_dit
 from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
-from diffusion_labs.interop.stable_diffusion import SYSTEMS, stable_diffusion
+from diffusion_labs.interop.released_systems import SYSTEMS
 from diffusion_labs.interop.weight_files import read_weights
 from diffusion_labs.models.adm_unet import (
     ADM_CLASSIFIERS,
@@ -172,7 +172,7 @@ def _sized(kind: str, preset: str | None, like: str | Path | None) -> nn.Module:
             "a model that it is like"
         )
     if kind == "compvis" and preset in SYSTEMS:
-        return stable_diffusion(preset)
+        return SYSTEMS[preset]()
     if preset not in NETWORKS:
         raise ValueError(f"preset ({preset!r}) must be one of {list(PRESETS)}")
     return NETWORKS[preset]()
@@ -194,11 +194,11 @@ def _parts(model: LatentDiffusion) -> dict[str, Any]:
     """The networks of a system, as ``load_compvis_checkpoint`` takes them."""
     encoders = list(model.conditioner.encoders.values())
     if len(encoders) > 1:
-        raise ValueError(f"the conditioner has {len(encoders)} encoders, but a checkpoint of Stable Diffusion has one")
+        raise ValueError(f"the conditioner has {len(encoders)} encoders, but a checkpoint of CompVis has one")
     return {
         "unet": next((part for part in model.sampler.model.modules() if type(part) is ADMUNet), None),
         "autoencoder": model.autoencoder,
-        "text_encoder": encoders[0] if encoders else None,
+        "condition_encoder": encoders[0] if encoders else None,
     }
 
 

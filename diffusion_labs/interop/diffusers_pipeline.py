@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffusion_labs.adapters import CFGuidance
 from diffusion_labs.files import whole_folder
@@ -13,14 +13,17 @@ from diffusion_labs.interop.diffusers_config import FILE as SCHEDULER
 from diffusion_labs.interop.diffusers_config import from_diffusers_config
 from diffusion_labs.interop.diffusers_config_written import to_diffusers_config
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
+from diffusion_labs.interop.ldm_text import CLASS as LDM_TEXT_CLASS
+from diffusion_labs.interop.ldm_text import load_diffusers_ldm_text, save_diffusers_ldm_text
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel
-from diffusion_labs.models.encoders import CLIPTextEncoder, Conditioner
+from diffusion_labs.models.encoders import CLIPTextEncoder, Conditioner, LDMTextEncoder
+from diffusion_labs.models.encoders.tokenizer import load_tokenizer
 from diffusion_labs.models.ldm import LatentDiffusion, LatentScale
 from diffusion_labs.samplers.ddim import DDIMSampler
 from diffusion_labs.samplers.sampler import Sampler
 
 INDEX = "model_index.json"
-TEXT, LATENT = "StableDiffusionPipeline", "LDMPipeline"
+TEXT, LDM_TEXT, LATENT = "StableDiffusionPipeline", "LDMTextToImagePipeline", "LDMPipeline"
 # The parts of each pipeline that are read, with the classes that they may be of; None is any scheduler
 PARTS: dict[str, dict[str, tuple[str, ...] | None]] = {
     TEXT: {
@@ -30,13 +33,69 @@ PARTS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
         "scheduler": None,
     },
+    LDM_TEXT: {
+        "unet": ("UNet2DConditionModel",),
+        "vqvae": ("AutoencoderKL", "VQModel"),
+        "bert": (LDM_TEXT_CLASS,),
+        "tokenizer": ("BertTokenizer", "BertTokenizerFast"),
+        "scheduler": None,
+    },
     LATENT: {"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL"), "scheduler": None},
 }
 # Parts that do not change the image that is sampled: what hides it, and what prepares images for that
 BESIDE = frozenset({"safety_checker", "feature_extractor", "requires_safety_checker", "image_encoder"})
-AUTOENCODERS = {TEXT: "vae", LATENT: "vqvae"}
+AUTOENCODERS = {TEXT: "vae", LDM_TEXT: "vqvae", LATENT: "vqvae"}
+LDM_LENGTH = 77  # tokens, whatever its encoder has
 
 MakeSampler = Callable[..., Sampler]
+
+
+class TextPart(NamedTuple):
+    """The text encoder of a pipeline.
+
+    Attributes:
+        encoder: its class here.
+        folder: beside that of the tokenizer.
+        read: from the folder of the pipeline.
+        write: to its own folder; returns the name of its class there.
+        library: of its class there.
+        tokenizer: the class of its tokenizer there.
+    """
+
+    encoder: type
+    folder: str
+    read: Callable[[Path], Any]
+    write: Callable[[Any, Path], str]
+    library: str
+    tokenizer: str
+
+
+def _read_clip(folder: Path) -> Any:
+    return CLIPTextEncoder.from_pretrained(folder, model_folder="text_encoder", tokenizer_folder="tokenizer")
+
+
+def _write_clip(encoder: Any, folder: Path) -> str:
+    encoder.model.save_pretrained(folder)
+    return type(encoder.model).__name__
+
+
+def _read_ldm_text(folder: Path) -> Any:
+    tokenizer = load_tokenizer(folder, "tokenizer", needed_by=LDM_TEXT)
+    encoder = load_diffusers_ldm_text(folder / "bert", tokenizer)
+    _check_length(encoder)
+    return encoder
+
+
+def _write_ldm_text(encoder: Any, folder: Path) -> str:
+    _check_length(encoder)
+    save_diffusers_ldm_text(encoder, folder)
+    return LDM_TEXT_CLASS
+
+
+TEXTS: dict[str, TextPart] = {
+    TEXT: TextPart(CLIPTextEncoder, "text_encoder", _read_clip, _write_clip, "transformers", "CLIPTokenizer"),
+    LDM_TEXT: TextPart(LDMTextEncoder, "bert", _read_ldm_text, _write_ldm_text, "latent_diffusion", "BertTokenizer"),
+}
 
 
 def load_diffusers_pipeline(
@@ -48,7 +107,9 @@ def load_diffusers_pipeline(
     caption: str = "caption",
     variant: str | None = None,
 ) -> LatentDiffusion:
-    """Read a ``StableDiffusionPipeline`` or ``LDMPipeline`` that diffusers saved. It need not be installed.
+    """Read a pipeline that diffusers saved. It need not be installed.
+
+    It may be a ``StableDiffusionPipeline``, ``LDMTextToImagePipeline`` or ``LDMPipeline``.
 
     Sampling ends at the estimate of clean data. That is what diffusers' ``DDIMScheduler`` does with
     ``set_alpha_to_one=True`` (the default, and not what Stable Diffusion's own configuration says: that leaves the
@@ -82,9 +143,8 @@ def load_diffusers_pipeline(
     autoencoder, usage = load_diffusers_autoencoder(folder / AUTOENCODERS[name], variant=variant)
     schedule, predictor, spacing = from_diffusers_config(_scheduler(folder / "scheduler" / SCHEDULER, name))
     conditioner = None
-    if name == TEXT:
-        encoder = CLIPTextEncoder.from_pretrained(folder, model_folder="text_encoder", tokenizer_folder="tokenizer")
-        conditioner = Conditioner({caption: encoder})
+    if name in TEXTS:
+        conditioner = Conditioner({caption: TEXTS[name].read(folder)})
         network = CFGuidance(network, {"text": 0.1}, guidance_scale=guidance_scale)
     made = sampler(network, schedule, predictor, eval_steps=eval_steps, grid=spacing)
     scale = LatentScale(scale=usage["scaling_factor"])  # all that these pipelines read, also where there is a shift
@@ -94,12 +154,13 @@ def load_diffusers_pipeline(
 def save_diffusers_pipeline(model: LatentDiffusion, folder: str | Path, *, sample_size: int | None = None) -> None:
     """Write a folder that ``DiffusionPipeline.from_pretrained`` of diffusers reads, for the same images.
 
-    A system with text is written as ``StableDiffusionPipeline``, one without conditions as ``LDMPipeline``. Steps and
-    scale of the guidance are no part of it; see ``to_diffusers_config`` for the rest of the sampler.
+    A system with text is written as ``StableDiffusionPipeline`` or ``LDMTextToImagePipeline``, by its encoder, and one
+    without conditions as ``LDMPipeline``. Steps and scale of the guidance are no part of it; see
+    ``to_diffusers_config`` for the rest of the sampler.
 
     Args:
-        model: with a U-Net of ``ldm_unet`` or ``adm_unet``, in ``CFGuidance`` or bare; with one ``CLIPTextEncoder``, or
-            no condition.
+        model: with a U-Net of ``ldm_unet`` or ``adm_unet``, in ``CFGuidance`` or bare; with one ``CLIPTextEncoder`` or
+            ``LDMTextEncoder``, or no condition.
         folder: is made.
         sample_size: the side of the latents that diffusers makes if it is asked for no size.
 
@@ -113,10 +174,11 @@ def save_diffusers_pipeline(model: LatentDiffusion, folder: str | Path, *, sampl
     scheduler: Any = to_diffusers_config(model.sampler)
     network: Any = model.sampler.model
     encoders: list[Any] = list(model.conditioner.encoders.values())
-    name = TEXT if encoders else LATENT
-    if len(encoders) > 1 or any(type(encoder) is not CLIPTextEncoder for encoder in encoders):
-        names = [type(encoder).__name__ for encoder in encoders]
-        raise ValueError(f"the conditioner has {names}, but a {TEXT} has one CLIPTextEncoder, and a {LATENT} none")
+    kinds = [type(encoder) for encoder in encoders]
+    name = next((name for name, part in TEXTS.items() if kinds == [part.encoder]), None if encoders else LATENT)
+    if name is None:
+        known = ", ".join(f"a {name} one {part.encoder.__name__}" for name, part in TEXTS.items())
+        raise ValueError(f"the conditioner has {[kind.__name__ for kind in kinds]}, but {known}, and a {LATENT} none")
     if name == TEXT:
         _check_scheduler(scheduler, model.sampler)
     if type(network) is CFGuidance:
@@ -137,12 +199,14 @@ def save_diffusers_pipeline(model: LatentDiffusion, folder: str | Path, *, sampl
         for encoder in encoders:
             if encoder.tokenizer is None:
                 raise ValueError("the text encoder has no tokenizer, which a pipeline needs; give it one")
-            encoder.model.save_pretrained(temporary / "text_encoder")
+            text = TEXTS[name]
+            parts[text.folder] = [text.library, text.write(encoder, temporary / text.folder)]
             encoder.tokenizer.save_pretrained(temporary / "tokenizer")
-            parts["text_encoder"] = ["transformers", type(encoder.model).__name__]
-            parts["tokenizer"] = ["transformers", "CLIPTokenizer"]
+            parts["tokenizer"] = ["transformers", text.tokenizer]
+        notes: dict[str, Any] = {}
+        if name == TEXT:
             parts |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-        notes = {"requires_safety_checker": False} if encoders else {}
+            notes = {"requires_safety_checker": False}
         _write(temporary / INDEX, {"_class_name": name, "_diffusers_version": "0.30.0", **notes, **parts})
         _checked(temporary)
 
@@ -192,6 +256,13 @@ def _check_scheduler(config: Mapping[str, Any], sampler: Sampler) -> None:
         )
     if config["clip_sample"] or config["thresholding"]:
         raise ValueError(f"a {TEXT} has no clamp, but the predictor has {sampler.predictor.clamp}; set it to None")
+
+
+def _check_length(encoder: Any) -> None:
+    if encoder.max_length != LDM_LENGTH:
+        raise ValueError(
+            f"a {LDM_TEXT} has texts of {LDM_LENGTH} tokens, but the encoder has max_length={encoder.max_length}"
+        )
 
 
 def _usage(scale: LatentScale) -> dict[str, Any]:

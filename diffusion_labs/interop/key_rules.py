@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_SLOT = re.compile(r"\{(?:(\d+)-)?([a-z]\w*)(?:\+(\d+))?\}|(\*)")
+_SLOT = re.compile(r"\{(?:(\d+)-|(\d+)\*)?([a-z]\w*)(?:\+(\d+))?\}|(\*)")
 _SHOWN = 10  # keys of a kind that an error lists
 
 
@@ -24,8 +24,9 @@ UNCHANGED = TensorChange(lambda tensor: tensor, lambda tensor: tensor)
 class KeyRule(NamedTuple):
     """Two patterns that stand for the same parameters.
 
-    In a pattern ``{name}`` is a number, ``{name+1}`` and ``{3-name}`` are numbers computed from it, ``*`` is any one
-    part between dots, and all else stands for itself. ``{3-name}`` reverses the order of four levels.
+    In a pattern ``{name}`` is a number, ``{name+1}``, ``{3-name}`` and ``{2*name}`` are numbers computed from it, ``*``
+    is any one part between dots, and all else stands for itself. ``{3-name}`` reverses the order of four levels, and
+    ``{2*name+1}`` is every other one of them.
 
     Attributes:
         theirs: the pattern of the foreign keys.
@@ -58,16 +59,16 @@ class Pattern:
     def __init__(self, text: str) -> None:
         self.text = text
         self.literals: list[str] = []
-        self.slots: list[tuple[str, int, int]] = []  # name, constant c and sign s: the key has c + s * value
+        self.slots: list[tuple[str, int, int]] = []  # name, constant c and factor f: the key has c + f * value
         regex, end = "", 0
         for match in _SLOT.finditer(text):
-            reversed_from, name, added, star = match.groups()
+            reversed_from, times, name, added, star = match.groups()
             literal, end = text[end : match.start()], match.end()
             self.literals.append(literal)
             if star:
                 name = f"*{sum(slot[0][0] == '*' for slot in self.slots)}"
-            constant, sign = (int(reversed_from), -1) if reversed_from else (0, 1)
-            self.slots.append((name, constant + int(added or 0), sign))
+            constant, factor = (int(reversed_from), -1) if reversed_from else (0, int(times or 1))
+            self.slots.append((name, constant + int(added or 0), factor))
             regex += re.escape(literal) + (r"([^.]+)" if star else r"(0|[1-9]\d*)")
         self.literals.append(text[end:])
         self.regex = re.compile(regex + re.escape(text[end:]))
@@ -79,19 +80,23 @@ class Pattern:
     def values(self, match: re.Match[str]) -> dict[str, str | int] | None:
         """The values of the names in a key that fits ``regex``, unless they contradict each other."""
         values: dict[str, str | int] = {}
-        for (name, constant, sign), text in zip(self.slots, match.groups(), strict=True):
-            value: str | int = text if name[0] == "*" else sign * (int(text) - constant)
-            if values.setdefault(name, value) != value or (isinstance(value, int) and value < 0):
+        for (name, constant, factor), text in zip(self.slots, match.groups(), strict=True):
+            value: str | int = text
+            if name[0] != "*":
+                value, rest = divmod(int(text) - constant, factor)
+                if value < 0 or rest:
+                    return None
+            if values.setdefault(name, value) != value:
                 return None
         return values
 
     def key(self, values: Mapping[str, str | int]) -> str | None:
         """The key of these values, if there is one: numbers in keys are not negative."""
         key = self.literals[0]
-        for (name, constant, sign), literal in zip(self.slots, self.literals[1:], strict=True):
+        for (name, constant, factor), literal in zip(self.slots, self.literals[1:], strict=True):
             value = values[name]
             if isinstance(value, int):
-                value = constant + sign * value
+                value = constant + factor * value
                 if value < 0:
                     return None
             key += f"{value}{literal}"

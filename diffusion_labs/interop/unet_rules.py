@@ -46,7 +46,8 @@ _RES_BLOCK = [
     KeyRule("skip_connection.*", "skip.*"),
 ]
 _ENCODER = {"input_blocks.{i+1}.{j}": "encoder.{i}.{j}", "middle_block.{j}": "middle.{j}"}
-_WITHOUT_NULL = TensorChange(
+# Of tables of classes: there they have no row for no class, which is zeros here
+WITHOUT_NULL = TensorChange(
     lambda table: torch.cat([table, table.new_zeros(1, table.shape[1])]), lambda table: table[:-1]
 )
 
@@ -60,7 +61,7 @@ def compvis_unet_rules(*, conv_projections: bool = True, null_class: bool = True
         null_class: the last class there is the null class here. Otherwise there is none there: it becomes zeros.
     """
     stages = {**_ENCODER, "output_blocks.{i}.{j}": "decoder.{i}.{j}"}
-    classes = UNCHANGED if null_class else _WITHOUT_NULL
+    classes = UNCHANGED if null_class else WITHOUT_NULL
     return KeyRules(
         [
             KeyRule("time_embed.0.*", "embedding.time.linear_in.*"),

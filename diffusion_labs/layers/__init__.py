@@ -14,18 +14,20 @@ from diffusion_labs.layers.modulated_transformer import (
     FeedForward,
     ModulatedTransformerBlock,
     SelfAttention,
+    gelu_tanh,
     modulate,
     modulation,
 )
 from diffusion_labs.layers.normalisation import GroupNorm
 from diffusion_labs.layers.positions import sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
-from diffusion_labs.layers.transformer import GatedFeedForward, MultiHeadAttention, TransformerBlock
+from diffusion_labs.layers.transformer import EncoderBlock, GatedFeedForward, MultiHeadAttention, TransformerBlock
 
 __all__ = [
     "ClassCondition",
     "Conv",
     "Downsample",
+    "EncoderBlock",
     "FeedForward",
     "GatedFeedForward",
     "GroupNorm",
@@ -39,6 +41,7 @@ __all__ = [
     "attention",
     "average_pool",
     "conv",
+    "gelu_tanh",
     "merge_heads",
     "modulate",
     "modulation",

@@ -1,4 +1,4 @@
-"""The Transformer block of latent diffusion: self-attention, cross-attention and a gated feed-forward network."""
+"""Transformer blocks without modulation: that of encoders, and that of latent diffusion with cross-attention."""
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +16,27 @@ class MultiHeadAttention(nn.Module):
 
     Args:
         dim: width of x and of the output.
-        num_heads: the number of heads, each of width ``dim / num_heads``.
+        num_heads: the number of heads.
         context_dim: width of the context; ``dim`` by default, as self-attention needs.
+        head_dim: width of a head; ``dim / num_heads`` by default.
 
     Raises:
-        ValueError: if the heads do not divide the width.
+        ValueError: if the heads do not divide the width, and have none of their own.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, context_dim: int | None = None) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, *, context_dim: int | None = None, head_dim: int | None = None
+    ) -> None:
         super().__init__()
-        if num_heads < 1 or dim % num_heads != 0:
+        if num_heads < 1 or (head_dim is None and dim % num_heads != 0):
             raise ValueError(f"num_heads ({num_heads}) must divide channels ({dim}); change one of them")
         context_dim = dim if context_dim is None else context_dim
+        inner_dim = dim if head_dim is None else num_heads * head_dim
         self.num_heads = num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(context_dim, dim, bias=False)
-        self.value = nn.Linear(context_dim, dim, bias=False)
-        self.out = nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, inner_dim, bias=False)
+        self.key = nn.Linear(context_dim, inner_dim, bias=False)
+        self.value = nn.Linear(context_dim, inner_dim, bias=False)
+        self.out = nn.Linear(inner_dim, dim)
 
     def forward(
         self,
@@ -77,6 +81,28 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         a, g = self.linear_in(x).chunk(2, dim=-1)
         return self.linear_out(a * F.gelu(g))
+
+
+class EncoderBlock(nn.Module):
+    """``h = x + attention(norm(x))``, ``h + feed_forward(norm(h))``.
+
+    Args:
+        width: of x.
+        attention: of x to itself.
+        feed_forward: of each token.
+    """
+
+    def __init__(self, width: int, attention: MultiHeadAttention, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = attention
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.feed_forward = feed_forward
+
+    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n d"]:
+        """Transform x; the mask is true for the tokens that may be attended to, all of them by default."""
+        x = x + self.attention(self.norm_attention(x), mask=mask)
+        return x + self.feed_forward(self.norm_feed_forward(x))
 
 
 class TransformerBlock(nn.Module):

@@ -101,7 +101,7 @@ def test_the_networks_of_stable_diffusion_1(tmp_path: Path, kind: str, averaged:
         weights = tmp_path / "model.safetensors"
     unet, autoencoder, text_encoder = build("stable_diffusion_1", seed=5), randomise(tiny_kl(), 5), clip_text(seed=5)
     scale = dl.load_compvis_checkpoint(
-        weights, unet=unet, autoencoder=autoencoder, text_encoder=text_encoder, averaged=averaged
+        weights, unet=unet, autoencoder=autoencoder, condition_encoder=text_encoder, averaged=averaged
     )
     assert scale == 0.5
     assert_equal(unet.state_dict(), build("stable_diffusion_1", seed=int(averaged)).state_dict())
@@ -115,7 +115,7 @@ def test_the_text_encoder_of_stable_diffusion_2_computes_what_open_clip_does() -
     theirs = open_clip(layers=3)
     tensors = {f"cond_stage_model.model.{key}": value for key, value in theirs.state_dict().items()}
     ours = clip_text(layers=2, hidden_act="gelu")
-    assert dl.load_compvis_checkpoint(tensors, text_encoder=ours) is None
+    assert dl.load_compvis_checkpoint(tensors, condition_encoder=ours) is None
     ids = torch.randint(0, VOCABULARY, (4, LENGTH))
     with torch.no_grad():
         torch.testing.assert_close(ours(ids).last_hidden_state, theirs(ids), rtol=1e-5, atol=1e-5)
@@ -131,13 +131,13 @@ def test_other_numbers_of_layers_do_not_fit(layers: int) -> None:
 def test_what_is_written_is_read(version: int) -> None:
     unet, autoencoder, text_encoder = build("stable_diffusion_1"), tiny_kl(), clip_text()
     written = dl.to_compvis_checkpoint(
-        unet=unet, autoencoder=autoencoder, text_encoder=text_encoder, scale_factor=0.25, version=version
+        unet=unet, autoencoder=autoencoder, condition_encoder=text_encoder, scale_factor=0.25, version=version
     )
     name = "cond_stage_model.transformer.text_model.encoder.layers.0.self_attn.q_proj.bias"
     fused = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
     assert (name in written, fused in written) == (version == 1, version == 2)
     again = build("stable_diffusion_1", seed=5), randomise(tiny_kl(), 5), clip_text(seed=5)
-    names = ("unet", "autoencoder", "text_encoder")
+    names = ("unet", "autoencoder", "condition_encoder")
     assert dl.load_compvis_checkpoint(written, **dict(zip(names, again, strict=True))) == 0.25
     for left, right in zip(again, (unet, autoencoder, text_encoder), strict=True):
         assert_equal(left.state_dict(), right.state_dict())
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_named() -> None:
     for name, module, prefix in (
         ("unet", build("stable_diffusion_1"), "model.diffusion_model."),
         ("autoencoder", tiny_kl(), "first_stage_model."),
-        ("text_encoder", clip_text(), "cond_stage_model."),
+        ("condition_encoder", clip_text(), "cond_stage_model."),
     ):
         without = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
         with pytest.raises(ValueError, match=f"so no {name}; leave {name} out"):
@@ -196,7 +196,7 @@ def test_a_hostile_checkpoint_does_not_run(tmp_path: Path, zipped: bool) -> None
 def test_the_names_are_those_of_the_released_text_encoders() -> None:
     with torch.device("meta"):
         one = transformers.CLIPTextModel(transformers.CLIPTextConfig(hidden_size=768, num_attention_heads=12))
-        written = {key: list(value.shape) for key, value in dl.to_compvis_checkpoint(text_encoder=one).items()}
+        written = {key: list(value.shape) for key, value in dl.to_compvis_checkpoint(condition_encoder=one).items()}
     text = "cond_stage_model.transformer.text_model."
     assert written[f"{text}embeddings.position_embedding.weight"] == [77, 768]
     assert written[f"{text}encoder.layers.11.mlp.fc1.weight"][1] == 768

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import diffusion_labs as dl
 from diffusion_labs.cli import main
 from diffusion_labs.interop.convert import AUTOENCODERS, PRESETS, detect_format
-from diffusion_labs.interop.stable_diffusion import TEXT, stable_diffusion
+from diffusion_labs.interop.released_systems import SYSTEMS
 from tests import catalogue
 from tests.catalogue import randomise, tiny_kl, tiny_vq
 from tests.interop.test_compvis_checkpoint import clip_text
@@ -143,27 +143,24 @@ def test_a_preset_gives_the_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(AUTOENCODERS) < set(PRESETS)
 
 
-@pytest.mark.parametrize("name", TEXT)
-def test_the_systems_of_stable_diffusion_have_the_sizes_of_their_checkpoints(name: str) -> None:
+# As the model cards and diffusers count them
+PARAMETERS = {
+    "stable_diffusion_1": (859_520_964, 83_653_863, 123_060_480),
+    "stable_diffusion_1_inpainting": (859_535_364, 83_653_863, 123_060_480),
+    "stable_diffusion_2": (865_910_724, 83_653_863, 340_387_840),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_released_systems_have_the_sizes_of_their_checkpoints(name: str) -> None:
     with torch.device("meta"):
-        system = stable_diffusion(name)
-    parameters = {
-        part: sum(parameter.numel() for parameter in module.parameters())
-        for part, module in (
-            ("unet", system.sampler.model),
-            ("autoencoder", system.autoencoder),
-            ("text", system.conditioner),
-        )
-    }
-    # As the model cards and diffusers count them
-    assert (
-        parameters
-        == {
-            "stable_diffusion_1": {"unet": 859_520_964, "autoencoder": 83_653_863, "text": 123_060_480},
-            "stable_diffusion_1_inpainting": {"unet": 859_535_364, "autoencoder": 83_653_863, "text": 123_060_480},
-            "stable_diffusion_2": {"unet": 865_910_724, "autoencoder": 83_653_863, "text": 340_387_840},
-        }[name]
-    )
+        system = SYSTEMS[name]()
+    parts = (system.sampler.model, system.autoencoder, system.conditioner)
+    assert tuple(sum(parameter.numel() for parameter in part.parameters()) for part in parts) == PARAMETERS[name]
+
+
+def test_every_released_latent_network_but_xl_has_a_system() -> None:
+    assert SYSTEMS.keys() == dl.LDM_UNETS.keys() - {"stable_diffusion_xl"}
 
 
 def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,24 @@ def stable_diffusion(folder: Path, of_2: bool = False, **changes: Any) -> Any:
         pad_token_id=end,
         hidden_act="gelu" if of_2 else "quick_gelu",
     )
+    encoder = randomise(transformers.CLIPTextModel(text))
+    with torch.no_grad():  # so that the text matters
+        final_norm(encoder).weight.fill_(8.0)
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=stable_diffusion_autoencoder(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=stable_diffusion_unet(of_2),
+        scheduler=scheduler(prediction_type="v_prediction" if of_2 else "epsilon", **changes),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def stable_diffusion_unet(of_2: bool) -> Any:
     unet = diffusers.UNet2DConditionModel(
         block_out_channels=(8, 16),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -66,27 +84,17 @@ def stable_diffusion(folder: Path, of_2: bool = False, **changes: Any) -> Any:
         use_linear_projection=of_2,
         sample_size=SIDE,
     )
+    return randomise(unet, 1)
+
+
+def stable_diffusion_autoencoder() -> Any:
     vae = diffusers.AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=4,
     )
-    encoder = randomise(transformers.CLIPTextModel(text))
-    with torch.no_grad():  # so that the text matters
-        final_norm(encoder).weight.fill_(8.0)
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=randomise(vae),
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-        unet=randomise(unet, 1),
-        scheduler=scheduler(prediction_type="v_prediction" if of_2 else "epsilon", **changes),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return randomise(vae)
 
 
 def final_norm(encoder: Any) -> Any:
@@ -157,6 +165,59 @@ def test_the_noise_that_stable_diffusion_leaves_in_its_images_is_not_ours(tmp_pa
     system = dl.load_diffusers_pipeline(tmp_path / "theirs", eval_steps=STEPS, guidance_scale=SCALE)
     difference = (our_images(system) - their_images(theirs)).abs().max()
     assert 1e-4 < difference < 0.1
+
+
+def latent_diffusion_with_text(folder: Path) -> Any:
+    """A tiny ``LDMTextToImagePipeline`` with random weights everywhere, and a vocabulary of a few words."""
+    bert = pytest.importorskip("diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion")
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "two", "dogs"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    text = bert.LDMBertConfig(
+        vocab_size=len(words),
+        encoder_layers=2,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        head_dim=3,
+        d_model=8,
+    )
+    pipeline = bert.LDMTextToImagePipeline(
+        vqvae=stable_diffusion_autoencoder(),
+        bert=randomise(bert.LDMBertModel(text)).eval(),
+        tokenizer=transformers.BertTokenizer(str(folder / "vocab.txt")),
+        unet=stable_diffusion_unet(of_2=False),
+        scheduler=scheduler(),
+    )
+    with torch.no_grad():  # so that the text matters
+        pipeline.bert.model.layer_norm.weight.fill_(8.0)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_images_of_latent_diffusion_with_text_are_those_of_diffusers(tmp_path: Path) -> None:
+    pipeline = latent_diffusion_with_text(tmp_path / "words")
+    pipeline.save_pretrained(tmp_path / "theirs")
+    size = {"height": 8 * SIDE, "width": 8 * SIDE}  # it takes the factor of the autoencoder for 8
+    expected = their_images(pipeline, **size)
+    assert (expected - their_images(pipeline, guidance_scale=1.0, **size)).abs().max() > 1e-2
+
+    system = dl.load_diffusers_pipeline(tmp_path / "theirs", eval_steps=STEPS, guidance_scale=SCALE)
+    torch.testing.assert_close(our_images(system), expected, rtol=0, atol=1e-4)
+    dl.save_diffusers_pipeline(system, tmp_path / "ours", sample_size=SIDE)
+    again = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "ours")
+    assert type(again) is type(pipeline)
+    again.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(their_images(again, **size), expected, rtol=0, atol=1e-4)
+
+    edit(tmp_path / "theirs" / "bert" / "config.json", activation_function="relu")
+    with pytest.raises(ValueError, match="activation_function='relu', but an LDMTextEncoder has 'gelu'"):
+        dl.load_diffusers_pipeline(tmp_path / "theirs")
+    encoder = dl.LDMTextEncoder(8, transformers.BertTokenizer(str(tmp_path / "words" / "vocab.txt")), depth=1)
+    system.conditioner = dl.Conditioner({"caption": encoder})
+    encoder.max_length = 7
+    with pytest.raises(ValueError, match="texts of 77 tokens, but the encoder has max_length=7"):
+        dl.save_diffusers_pipeline(system, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("kind", ["vq", "kl"])
@@ -288,6 +349,8 @@ def test_what_cannot_be_written_is_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read no shift, and one number"):
         dl.save_diffusers_pipeline(system, tmp_path / "ours")
     system.conditioner = dl.Conditioner({"caption": dl.ByteTextEncoder(8)})
-    with pytest.raises(ValueError, match=r"has \['ByteTextEncoder'\], but a StableDiffusionPipeline has one CLIP"):
+    with pytest.raises(
+        ValueError, match=r"has \['ByteTextEncoder'\], but a StableDiffusionPipeline one CLIPTextEncoder"
+    ):
         dl.save_diffusers_pipeline(system, tmp_path / "ours")
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,8 @@ RULES = KeyRules(
         KeyRule("up.{level}.block.{i}.*", "levels.{3-level}.{i+2}.*"),
         KeyRule("to.{i+1}.weight", "out.{i}.weight", TRANSPOSED),
         KeyRule("pair.{i}.{i}.*", "pair.{i}.*"),
+        KeyRule("list.{2*i}.*", "even.{i}.*"),
+        KeyRule("list.{2*i+1}.*", "odd.{i}.*"),
         KeyRule("end", "last.value"),
     ],
     ignored=["loss.*", "step"],
@@ -28,6 +30,9 @@ RULES = KeyRules(
         ("to.1.weight", "out.0.weight"),
         ("to.12.weight", "out.11.weight"),
         ("pair.5.5.weight", "pair.5.weight"),
+        ("list.6.bias", "even.3.bias"),
+        ("list.7.bias", "odd.3.bias"),
+        ("list.0.bias", "even.0.bias"),
         ("end", "last.value"),
     ],
 )

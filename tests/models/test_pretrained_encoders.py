@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import diffusion_labs as dl
-from tests.catalogue import pretrained_encoder, text_encoder
+from tests.catalogue import pretrained_encoder, randomise, text_encoder
 from tests.models.test_encoders import Noting
 
 TEXTS = ["a cat", "", "the dog and the cat"]
@@ -112,6 +112,24 @@ def test_without_transformers_or_a_tokenizer_the_error_says_what_to_do(monkeypat
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"diffusion-labs\[text\]"):
         dl.CLIPTextEncoder.from_pretrained("anywhere")
+
+
+def test_texts_of_latent_diffusion_are_padded_and_cut_and_the_padding_is_attended_to(tmp_path: Path) -> None:
+    tokenizer = pretrained_encoder("clip").tokenizer
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    sizes = {"width": 8, "depth": 1, "num_heads": 2, "head_dim": 3, "num_tokens": 9, "max_length": 5}
+    encoder = randomise(dl.LDMTextEncoder.with_tokenizer(tmp_path, tokenizer_folder="tokenizer", **sizes))
+    ids = encoder.tokenize(TEXTS)
+    assert ids.tolist() == [[1, 3, 6, 8, 0], [1, 8, 0, 0, 0], [1, 4, 7, 5, 8]]
+    encoded = encoder(TEXTS)["text"]
+    assert torch.equal(encoded, encoder(ids)["text"])
+    assert torch.equal(encoder(encoder.null())["text"], encoder([""])["text"])
+    assert (encoder(ids[:1, :4])["text"] - encoded[:1, :4]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"texts have 6 tokens.*positions for 5.*max_length=6"):
+        encoder(torch.zeros(1, 6, dtype=torch.long))
+    encoder.tokenizer = None
+    with pytest.raises(ValueError, match="LDMTextEncoder has no tokenizer"):
+        encoder(TEXTS)
 
 
 # Encodings on disk

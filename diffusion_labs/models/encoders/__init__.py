@@ -10,6 +10,7 @@ from diffusion_labs.models.encoders.clip_text_encoder import (
     penultimate_states,
 )
 from diffusion_labs.models.encoders.conditioner import Conditioner
+from diffusion_labs.models.encoders.ldm_text_encoder import LDMTextEncoder
 from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
 from diffusion_labs.models.encoders.sentence_encoder import SentenceEncoder
 from diffusion_labs.models.encoders.spatial_rescaler import SpatialRescaler
@@ -22,6 +23,7 @@ __all__ = [
     "CachedTextEncoder",
     "ClassEmbedding",
     "Conditioner",
+    "LDMTextEncoder",
     "PretrainedTextEncoder",
     "SentenceEncoder",
     "SpatialRescaler",

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
+from diffusion_labs.models.encoders.tokenizer import import_transformers, load_tokenizer, tokens_of
 
 
 class PretrainedTextEncoder(TextEncoder):
@@ -49,15 +50,9 @@ class PretrainedTextEncoder(TextEncoder):
         Raises:
             ImportError: without the package ``transformers``.
         """
-        try:
-            import transformers
-        except ImportError as error:
-            raise ImportError(
-                f"{cls.__name__} needs the package transformers; pip install 'diffusion-labs[text]'"
-            ) from error
+        transformers = import_transformers(cls.__name__)
         model = getattr(transformers, cls.model_class).from_pretrained(source, subfolder=model_folder)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, subfolder=tokenizer_folder)
-        return cls(model, tokenizer, **options)
+        return cls(model, load_tokenizer(source, tokenizer_folder, needed_by=cls.__name__), **options)
 
     def train(self, mode: bool = True) -> "PretrainedTextEncoder":
         """Train mode is not that of a frozen model."""
@@ -70,12 +65,9 @@ class PretrainedTextEncoder(TextEncoder):
         Raises:
             ValueError: without a tokenizer.
         """
-        if self.tokenizer is None:
-            raise ValueError(f"this {type(self).__name__} has no tokenizer; give it one, or give tokens for texts")
-        ids: Tensor = self.tokenizer(
-            list(texts), padding=self.padding, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )["input_ids"]
-        return ids
+        return tokens_of(
+            texts, self.tokenizer, padding=self.padding, max_length=self.max_length, needed_by=type(self).__name__
+        )
 
     def valid(self, ids: Tensor) -> Tensor:
         """Which tokens are not padding, bool ``[b, n]``."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from diffusion_labs.adapters import CFGuidance, Concatenation, InPainting, mask_then_image
+from diffusion_labs.adapters import CFGuidance, Concatenation, InPainting, image_then_signed_mask, mask_then_image
 from diffusion_labs.models.autoencoder import kl_f8, vq_f4, vq_f4_noattn, vq_f8
 from diffusion_labs.models.encoders import ClassEmbedding, Conditioner, SpatialRescaler
 from diffusion_labs.models.ldm.latent_diffusion import LatentDiffusion
@@ -64,7 +64,7 @@ def ldm_lsun_churches(**options: Any) -> LatentDiffusion:
 
 
 def ldm_imagenet_f8(**options: Any) -> LatentDiffusion:
-    """ImageNet's 1000 classes by cross-attention ("cin256"); the network without guidance."""
+    """ImageNet's 1000 classes by cross-attention ("cin256"); the network without guidance, and without a null class."""
     classes = ClassEmbedding(1000, 512)
     return _system("cin256", vq_f8(), betas=(0.0015, 0.0195), conditions={"class": classes}, options=options)
 
@@ -82,12 +82,12 @@ def ldm_imagenet(**options: Any) -> LatentDiffusion:
 
 
 def ldm_text2img_large(text_encoder: nn.Module | None = None, **options: Any) -> LatentDiffusion:
-    """LAION's captions, encoded to 77 tokens of width 1280 ("txt2img-1p4B")."""
+    """LAION's captions, encoded to 77 tokens of width 1280 by ``LDMTextEncoder(1280)`` ("txt2img-1p4B")."""
     return _text_system("txt2img_large", text_encoder, kl_f8(), scale=0.18215, guidance_scale=5.0, options=options)
 
 
 def ldm_text2img256(text_encoder: nn.Module | None = None, **options: Any) -> LatentDiffusion:
-    """Captions, encoded to tokens of width 640."""
+    """Captions, encoded to tokens of width 640 by ``LDMTextEncoder(640)``."""
     return _text_system(
         "text2img256", text_encoder, vq_f4(), betas=(0.0015, 0.0195), guidance_scale=1.0, options=options
     )
@@ -106,12 +106,15 @@ def ldm_super_resolution(**options: Any) -> LatentDiffusion:
 
 
 def ldm_inpainting(**options: Any) -> LatentDiffusion:
-    """Images with holes: ``masked_image`` in pixels, encoded here, and ``mask`` ("inpainting_big")."""
+    """Images with holes: ``masked_image`` in pixels, encoded here, and ``mask`` ("inpainting_big").
+
+    The released network was trained with holes that are black: -1.
+    """
     return _system(
         "inpainting_big",
         vq_f4_noattn(),
         betas=(0.0015, 0.0205),
-        adapt=partial(InPainting, channels=3),
+        adapt=partial(InPainting, channels=3, join=image_then_signed_mask),
         encoded=("masked_image",),
         options=options,
     )
