@@ -17,7 +17,8 @@ from diffusion_labs.interop.diffusers_autoencoder import SIZES as AUTOENCODER_CL
 from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
 from diffusion_labs.interop.diffusers_dit import NAME as DIT_CLASS
 from diffusion_labs.interop.diffusers_dit import load_diffusers_dit, save_diffusers_dit
-from diffusion_labs.interop.diffusers_pipeline import INDEX, load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_pipeline_index import INDEX
 from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
 from diffusion_labs.interop.dit import load_dit, to_dit

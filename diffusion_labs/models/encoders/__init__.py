@@ -9,6 +9,7 @@ from diffusion_labs.models.encoders.clip_text_encoder import (
     normalised_penultimate_states,
     penultimate_states,
 )
+from diffusion_labs.models.encoders.concat_text_encoder import ConcatTextEncoder
 from diffusion_labs.models.encoders.conditioner import Conditioner
 from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
 from diffusion_labs.models.encoders.sentence_encoder import SentenceEncoder
@@ -21,6 +22,7 @@ __all__ = [
     "CLIPTextEncoder",
     "CachedTextEncoder",
     "ClassEmbedding",
+    "ConcatTextEncoder",
     "Conditioner",
     "PretrainedTextEncoder",
     "SentenceEncoder",
