@@ -202,7 +202,8 @@ def _scale(usage: Mapping[str, Any], name: str) -> LatentScale:
 def _usage(model: LatentDiffusion, name: str) -> dict[str, Any]:
     shift, factor = model.scale.shift.cpu(), model.scale.scale.cpu()
     if factor.numel() == 1 and not bool(shift.any()):
-        return {"scaling_factor": float(str(factor.numpy().reshape(())))}  # 0.18215, not 0.18215000629425049
+        number = {"scaling_factor": float(str(factor.numpy().reshape(())))}  # 0.18215, not 0.18215000629425049
+        return number | ({"latents_mean": None, "latents_std": None} if name == XL else {})
     channels: int = model.autoencoder.latent_channels
     if name != XL or channels != 4:
         raise ValueError(
