@@ -182,12 +182,12 @@ def _scheduler(path: Path, changed: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_scheduler(config: Mapping[str, Any], sampler: Sampler) -> None:
     """Refuse what the pipeline with text changes when it is given it."""
-    if config["steps_offset"] != 1:
+    if config["steps_offset"] != PIPELINES[TEXT].scheduler["steps_offset"]:
         raise ValueError(
             f"a {TEXT} sets steps_offset to 1, but that of the grid is {config['steps_offset']}; give "
             "partial(leading, offset=1), or trailing"
         )
-    if config["clip_sample"] or config["thresholding"]:
+    if sampler.predictor.clamp is not None:
         raise ValueError(f"a {TEXT} has no clamp, but the predictor has {sampler.predictor.clamp}; set it to None")
 
 
