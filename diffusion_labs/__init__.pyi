@@ -30,6 +30,7 @@ from .models.encoders import ByteTextEncoder as ByteTextEncoder
 from .models.encoders import CachedTextEncoder as CachedTextEncoder
 from .models.encoders import ClassEmbedding as ClassEmbedding
 from .models.encoders import CLIPTextEncoder as CLIPTextEncoder
+from .models.encoders import ConcatTextEncoder as ConcatTextEncoder
 from .models.encoders import Conditioner as Conditioner
 from .models.encoders import LDMTextEncoder as LDMTextEncoder
 from .models.encoders import PretrainedTextEncoder as PretrainedTextEncoder
@@ -83,6 +84,7 @@ from .adapters.inpainting import image_then_signed_mask as image_then_signed_mas
 from .adapters.inpainting import mask_then_image as mask_then_image
 from .adapters.known_region import KnownRegion as KnownRegion
 from .adapters.linear_posterior import LinearPosterior as LinearPosterior
+from .adapters.micro_conditioning import MicroConditioning as MicroConditioning
 from .adapters.patchify import Patchify as Patchify
 from .adapters.super_resolution import SuperResolution as SuperResolution
 

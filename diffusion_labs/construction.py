@@ -17,10 +17,13 @@ class Construction(NamedTuple):
     Attributes:
         builder: the name of the function.
         arguments: all of its arguments: those that were given, and the defaults of the others.
+        notes: plain data about the use of the network, by which it computes nothing, such as the ``scaling_factor`` of
+            an autoencoder's latents in the format that it was read from. It is kept with the network, and written back.
     """
 
     builder: str
     arguments: dict[str, Any]
+    notes: dict[str, Any] | None = None
 
 
 def builder(function: Callable[Arguments, Network]) -> Callable[Arguments, Network]:
@@ -43,6 +46,19 @@ def builder(function: Callable[Arguments, Network]) -> Callable[Arguments, Netwo
 
     vars(build)["notes_construction"] = True
     return build
+
+
+def annotate(network: nn.Module, notes: Mapping[str, Any]) -> None:
+    """Add notes to the construction of a network that a builder made."""
+    construction: Construction = vars(network)["construction"]
+    kept = {**(construction.notes or {}), **_copied(notes)}
+    vars(network)["construction"] = construction._replace(notes=kept)
+
+
+def notes_of(network: nn.Module) -> dict[str, Any]:
+    """The notes on a network; none if it was not made by a builder."""
+    construction: Construction | None = vars(network).get("construction")
+    return dict(construction.notes or {}) if construction else {}
 
 
 def is_builder(value: object) -> bool:

@@ -381,6 +381,10 @@ SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
         for name in ("clip", "t5", "sentence")
     },
     "ldm_text_encoder": lambda: (ldm_text_encoder(), (torch.tensor([[1, 3, 7, 8], [1, 8, 0, 0]]),)),
+    "concat_text_encoder": lambda: (
+        dl.ConcatTextEncoder([pretrained_encoder("clip"), pretrained_encoder("clip", pooled_name="pooled_text")]),
+        (torch.tensor([[[1, 3, 7, 8], [1, 6, 7, 8]], [[1, 8, 0, 0], [1, 8, 8, 8]]]),),
+    ),
     "spatial_rescaler": lambda: (randomise(dl.SpatialRescaler(1, 3, 2)), (torch.randn(4, 3, 8, 8),)),
     "conditioner": lambda: (
         conditioner(),
@@ -533,6 +537,10 @@ ADAPTERS: dict[str, AdapterCase] = {
         inputs=lambda x: {"measurement": halve(x) + 0.5},
     ),
     "edm_preconditioning": AdapterCase(lambda model: dl.EDMPreconditioning(model, SCHEDULES["cosine"]())),
+    "micro_conditioning": AdapterCase(
+        lambda model: dl.MicroConditioning(model, 8),
+        inputs=lambda x: {"sizes": torch.arange(6.0).expand(len(x), -1)},
+    ),
     "patchify": AdapterCase(lambda model: dl.Patchify(model, 2), grow=lambda c, out: (4 * c, 4 * out)),
 }
 

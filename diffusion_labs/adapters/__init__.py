@@ -12,6 +12,7 @@ from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.adapters.inpainting import InPainting, image_then_mask, image_then_signed_mask, mask_then_image
 from diffusion_labs.adapters.known_region import KnownRegion
 from diffusion_labs.adapters.linear_posterior import LinearPosterior
+from diffusion_labs.adapters.micro_conditioning import MicroConditioning
 from diffusion_labs.adapters.patchify import Patchify
 from diffusion_labs.adapters.perturbed_attention_guidance import PerturbedAttentionGuidance
 from diffusion_labs.adapters.super_resolution import SuperResolution
@@ -30,6 +31,7 @@ __all__ = [
     "InPainting",
     "KnownRegion",
     "LinearPosterior",
+    "MicroConditioning",
     "Patchify",
     "PerturbedAttentionGuidance",
     "SuperResolution",

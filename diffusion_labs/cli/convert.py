@@ -1,15 +1,31 @@
 """``diffusion-labs convert SRC DST``: a model from one format to another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from safetensors import SafetensorError
 
 from diffusion_labs.cli import UserError
-from diffusion_labs.interop.convert import PRESETS, read_model, write_compvis, write_diffusers
+from diffusion_labs.interop.convert import (
+    PRESETS,
+    read_model,
+    write_compvis,
+    write_diffusers,
+    write_guided_diffusion,
+    write_torchmultimodal,
+)
 from diffusion_labs.pretrained import save_pretrained
+
+FILE = ".safetensors"
+FOLDERS: Mapping[str, Callable[..., Any]] = {"own": save_pretrained, "diffusers": write_diffusers}
+FILES: Mapping[str, Callable[..., Any]] = {
+    "compvis": write_compvis,
+    "guided-diffusion": write_guided_diffusion,
+    "torchmultimodal": write_torchmultimodal,
+}
 
 
 def run(words: Sequence[str]) -> None:
@@ -20,39 +36,41 @@ def run(words: Sequence[str]) -> None:
 def convert(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
-    to: Literal["own", "diffusers"] = "own",
+    to: Literal["own", "diffusers", "compvis", "guided-diffusion", "torchmultimodal"] | None = None,
     preset: str | None = None,
     like: Path | None = None,
     averaged: bool = False,
     variant: str | None = None,
     version: Literal[1, 2] = 1,
 ) -> None:
-    """Convert a model. The format of SRC is found from what is in it; a DST that ends in .safetensors is CompVis's.
+    """Convert a model. The format of SRC is found from what is in it.
 
     SRC is a folder of ours, a folder of diffusers (pipeline, U-Net or autoencoder), or a file of weights of Stable
-    Diffusion, Latent Diffusion or guided-diffusion.
+    Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
 
     Args:
         source: what to read.
         target: what to write: a folder, or a file that ends in .safetensors.
-        to: the format of a folder.
+        to: the format of DST. It is "own" for a folder and "compvis" for a file if this is not given; "diffusers" is
+            another of folders, "guided-diffusion" (which has no null class) and "torchmultimodal" are others of files.
         preset: sizes of the model in a file, by name: that of a U-Net such as cin256_v2 or stable_diffusion_1, also for
             the whole system in a checkpoint, or of an autoencoder such as kl_f8.
         like: a folder of ours with a model of the same sizes as the one in a file.
         averaged: take the moving averages of the U-Net of a file.
         variant: part of the names of the weights in a folder of diffusers, such as fp16.
-        version: of the names in a file to write, those of Stable Diffusion 1 or 2.
+        version: of the names that "compvis" writes, those of Stable Diffusion 1 or 2.
     """
     if preset is not None and preset not in PRESETS:
         raise UserError(f"--preset is {preset}; choose one of: {', '.join(PRESETS)}")
+    is_file = target.suffix == FILE
+    name = to or ("compvis" if is_file else "own")
+    if name not in (FILES if is_file else FOLDERS):
+        what = "a folder" if is_file else f"a file that ends in {FILE}"
+        raise UserError(f"--to {name} writes {what}, but DST is {target}; change one of them")
+    writers: dict[str, Callable[..., Any]] = {**FOLDERS, **FILES, "compvis": partial(write_compvis, version=version)}
     try:
         model = read_model(source, preset=preset, like=like, averaged=averaged, variant=variant)
-        if target.suffix == ".safetensors":
-            write_compvis(model, target, version=version)
-        elif to == "diffusers":
-            write_diffusers(model, target)
-        else:
-            save_pretrained(model, target)
+        writers[name](model, target)
     except (ValueError, OSError, ImportError, SafetensorError) as error:
         raise UserError(str(error)) from error
     print(target)

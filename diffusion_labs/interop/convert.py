@@ -17,12 +17,19 @@ from diffusion_labs.interop.diffusers_autoencoder import SIZES as AUTOENCODER_CL
 from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
 from diffusion_labs.interop.diffusers_dit import NAME as DIT_CLASS
 from diffusion_labs.interop.diffusers_dit import load_diffusers_dit, save_diffusers_dit
-from diffusion_labs.interop.diffusers_pipeline import INDEX, load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_pipeline_index import INDEX
 from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
 from diffusion_labs.interop.dit import load_dit, to_dit
 from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
 from diffusion_labs.interop.released_systems import SYSTEMS
+from diffusion_labs.interop.torchmultimodal import (
+    load_torchmultimodal_autoencoder,
+    load_torchmultimodal_unet,
+    to_torchmultimodal_autoencoder,
+    to_torchmultimodal_unet,
+)
 from diffusion_labs.interop.weight_files import read_weights
 from diffusion_labs.models.adm_unet import (
     ADM_CLASSIFIERS,
@@ -46,6 +53,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "dit": ("x_embedder.proj.", "t_embedder.mlp.0.", "final_layer.linear."),
     "diffusers_unet": ("time_embedding.linear_1.", "down_blocks.0.", "mid_block."),
     "diffusers_autoencoder": ("encoder.down_blocks.0.", "decoder.up_blocks.0.", "encoder.mid_block."),
+    "torchmultimodal_unet": ("timestep_encoder.1.", "down.0.", "bottleneck."),
+    "torchmultimodal_autoencoder": ("encoder.resnet_encoder.", "decoder.resnet_decoder."),
 }
 _SHOWN = 5  # keys that an error lists
 
@@ -96,7 +105,7 @@ def read_model(
 
     Args:
         source: a folder of ours or of diffusers (of a pipeline, U-Net or autoencoder), or a file of weights of Stable
-            Diffusion, Latent Diffusion or guided-diffusion.
+            Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
         preset: of files, which do not hold the sizes: one of ``PRESETS``.
         like: likewise: a folder of ours with a model of the same sizes.
         averaged: of files: take the moving averages of the U-Net.
@@ -155,7 +164,28 @@ def write_compvis(model: nn.Module, file: str | Path, *, version: int = 1) -> No
     Raises:
         ValueError: for a model that has no names there.
     """
-    tensors: dict[str, Tensor] = _of(model, COMPVIS, "CompVis")(model, version)
+    _write(_of(model, COMPVIS, "CompVis")(model, version), file)
+
+
+def write_guided_diffusion(model: nn.Module, file: str | Path) -> None:
+    """Write a U-Net or a classifier as a ``.safetensors`` file by the names of guided-diffusion, without a null class.
+
+    Raises:
+        ValueError: for a model that has no names there.
+    """
+    _write(_of(model, GUIDED_DIFFUSION, "guided-diffusion")(model), file)
+
+
+def write_torchmultimodal(model: nn.Module, file: str | Path) -> None:
+    """Write a U-Net or an autoencoder as a ``.safetensors`` file by the names of torchmultimodal.
+
+    Raises:
+        ValueError: for a model that has no names there.
+    """
+    _write(_of(model, TORCHMULTIMODAL, "torchmultimodal")(model), file)
+
+
+def _write(tensors: Mapping[str, Tensor], file: str | Path) -> None:
     with whole_file(Path(file)) as temporary:
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, {"format": "pt"}
@@ -204,10 +234,17 @@ def _parts(model: LatentDiffusion) -> dict[str, Any]:
 
 def _fill_unet(model: ADMUNet, tensors: Mapping[str, Tensor], averaged: bool) -> None:
     classes = tensors.get("label_emb.weight")
-    if classes is not None and len(classes) in model.null_conditions.values():  # of guided-diffusion: no null class
+    if detect_format(tensors) == "torchmultimodal_unet":
+        load_torchmultimodal_unet(model, tensors)
+    elif classes is not None and len(classes) in model.null_conditions.values():  # of guided-diffusion: no null class
         load_guided_diffusion(model, tensors)
     else:
         load_compvis_unet(model, tensors, averaged=averaged)
+
+
+def _fill_kl(model: AutoencoderKL, tensors: Mapping[str, Tensor], averaged: bool) -> None:
+    other = detect_format(tensors) == "torchmultimodal_autoencoder"
+    (load_torchmultimodal_autoencoder if other else load_compvis_autoencoder)(model, tensors)
 
 
 def _fill_system(model: LatentDiffusion, tensors: Mapping[str, Tensor], averaged: bool) -> None:
@@ -226,9 +263,8 @@ def _system_to_compvis(model: LatentDiffusion, version: int) -> dict[str, Tensor
 FILLED: dict[type, Callable[..., Any]] = {
     ADMUNet: _fill_unet,
     ADMClassifier: lambda model, tensors, averaged: load_guided_diffusion(model, tensors),
-    **dict.fromkeys(
-        (AutoencoderKL, VQModel), lambda model, tensors, averaged: load_compvis_autoencoder(model, tensors)
-    ),
+    AutoencoderKL: _fill_kl,
+    VQModel: lambda model, tensors, averaged: load_compvis_autoencoder(model, tensors),
     DiT: lambda model, tensors, averaged: load_dit(model, tensors, averaged=averaged),
     LatentDiffusion: _fill_system,
 }
@@ -245,4 +281,9 @@ COMPVIS: dict[type, Callable[..., Any]] = {
     ADMUNet: lambda model, version: to_compvis_unet(model, conv_projections=version == 1),
     **dict.fromkeys((AutoencoderKL, VQModel), lambda model, version: to_compvis_autoencoder(model)),
     LatentDiffusion: _system_to_compvis,
+}
+GUIDED_DIFFUSION: dict[type, Callable[..., Any]] = dict.fromkeys((ADMUNet, ADMClassifier), to_guided_diffusion)
+TORCHMULTIMODAL: dict[type, Callable[..., Any]] = {
+    ADMUNet: to_torchmultimodal_unet,
+    AutoencoderKL: to_torchmultimodal_autoencoder,
 }

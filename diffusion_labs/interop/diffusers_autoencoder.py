@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from diffusion_labs.construction import annotate, notes_of
 from diffusion_labs.interop.autoencoder_rules import diffusers_autoencoder_rules
 from diffusion_labs.interop.diffusers_models import NOTES, find_model, read_config, write_model
 from diffusion_labs.interop.key_rules import load_foreign
@@ -56,6 +57,7 @@ class DiffusersAutoencoder(NamedTuple):
     Attributes:
         model: the network, in float32, or torch's default dtype.
         usage: all keys of ``USAGE``, for example ``scaling_factor``, by which latents are multiplied for diffusion.
+            They are noted on the model, too, so that they are kept by ``save_pretrained`` and written back.
     """
 
     model: Autoencoder
@@ -134,12 +136,16 @@ def from_diffusers_autoencoder_config(config: Mapping[str, Any]) -> DiffusersAut
         "middle_attention": sizes["mid_block_add_attention"],
         "num_groups": sizes["norm_num_groups"],
     }
+    model: Autoencoder
     if name == "AutoencoderKL":
         latent = {"latent_channels": sizes["latent_channels"], "quant_conv": sizes["use_quant_conv"]}
-        return DiffusersAutoencoder(autoencoder_kl(**common, **latent), usage)
-    codes = sizes["latent_channels"] if sizes["vq_embed_dim"] is None else sizes["vq_embed_dim"]
-    latent = {"latent_channels": codes, "encoder_channels": sizes["latent_channels"]}
-    return DiffusersAutoencoder(vq_model(**common, **latent, num_codes=sizes["num_vq_embeddings"]), usage)
+        model = autoencoder_kl(**common, **latent)
+    else:
+        codes = sizes["latent_channels"] if sizes["vq_embed_dim"] is None else sizes["vq_embed_dim"]
+        latent = {"latent_channels": codes, "encoder_channels": sizes["latent_channels"]}
+        model = vq_model(**common, **latent, num_codes=sizes["num_vq_embeddings"])
+    annotate(model, usage)
+    return DiffusersAutoencoder(model, usage)
 
 
 def save_diffusers_autoencoder(model: Autoencoder, folder: str | Path, usage: Mapping[str, Any] | None = None) -> None:
@@ -148,7 +154,8 @@ def save_diffusers_autoencoder(model: Autoencoder, folder: str | Path, usage: Ma
     Args:
         model: an ``AutoencoderKL`` or ``VQModel``, in any dtype.
         folder: is made.
-        usage: keys of ``USAGE``, for example ``scaling_factor``; diffusers' defaults otherwise.
+        usage: keys of ``USAGE``, for example ``scaling_factor``; otherwise those that were read with the model, or
+            diffusers' defaults.
 
     Raises:
         ValueError: for a model that diffusers has not, or an unknown key.
@@ -171,6 +178,7 @@ def to_diffusers_autoencoder_config(model: Autoencoder, usage: Mapping[str, Any]
     if unknown:
         raise ValueError(f"usage has {sorted(unknown)}, but {name} has only {list(USAGE[name])}")
 
+    noted = {key: value for key, value in notes_of(model).items() if key in USAGE[name]}
     encoder: Any = model.encoder
     decoder: Any = model.decoder
     levels = [_named(level, "block") for level in encoder.levels]
@@ -178,6 +186,7 @@ def to_diffusers_autoencoder_config(model: Autoencoder, usage: Mapping[str, Any]
     config = {
         "_class_name": name,
         **USAGE[name],
+        **noted,
         **(usage or {}),
         "in_channels": model.in_channels,
         "out_channels": decoder.head.conv.out_channels,

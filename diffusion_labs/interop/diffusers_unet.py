@@ -51,7 +51,8 @@ def from_diffusers_unet_config(config: Mapping[str, Any], *, learned_variance: b
     """The network of a ``config.json`` of diffusers, with random weights.
 
     Its conditions are ``class`` if there are class embeddings, of which the last counts as null; of a
-    ``UNet2DConditionModel`` also ``text``, and ``pooled_text`` and ``sizes`` if there are those of Stable Diffusion XL.
+    ``UNet2DConditionModel`` also ``text``, ``class_vector`` where ``class_labels`` are vectors
+    (``class_embed_type="projection"``), and ``pooled_text`` and ``sizes`` if there are those of Stable Diffusion XL.
 
     Args:
         config: of a ``UNet2DModel`` or ``UNet2DConditionModel``.

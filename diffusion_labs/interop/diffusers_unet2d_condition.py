@@ -23,6 +23,7 @@ SIZES: dict[str, Any] = {
     "transformer_layers_per_block": 1,
     "attention_head_dim": 8,
     "num_class_embeds": None,
+    "class_embed_type": None,
     "addition_embed_type": None,
     "addition_time_embed_dim": None,
     "projection_class_embeddings_input_dim": None,
@@ -43,7 +44,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "encoder_hid_dim_type": (None,),
     "num_attention_heads": (None,),
     "dual_cross_attention": (False,),
-    "class_embed_type": (None,),
     "resnet_skip_time_act": (False,),
     "resnet_out_scale_factor": (1,),
     "time_embedding_type": ("positional",),
@@ -95,7 +95,12 @@ def from_unet2d_condition_config(given: Mapping[str, Any], *, learned_variance: 
         raise config.refused("attention_head_dim", "cannot be represented; heads must have one number or one width")
 
     conditions: dict[str, Any] = {}
-    if config["num_class_embeds"] is not None:
+    if config.choose("class_embed_type", {None: False, "projection": True}):
+        if config["addition_embed_type"] is not None:
+            raise config.refused("addition_embed_type", "cannot be represented beside class_embed_type='projection'")
+        config.number("projection_class_embeddings_input_dim")
+        conditions["vectors"] = {"class_vector": config["projection_class_embeddings_input_dim"]}
+    elif config["num_class_embeds"] is not None:
         conditions["classes"] = {"class": config["num_class_embeds"] - 1}
     if config["addition_embed_type"] == "text_time":
         dim, width = config["addition_time_embed_dim"], config["projection_class_embeddings_input_dim"]

@@ -121,14 +121,10 @@ class _Parts:
             "cross_attention_dim": next(iter(embedding.tokens.values())).width,
         }
         if embedding.joint is not None:
-            shapes, dim = embedding.joint.condition_shapes, embedding.joint.frequency_dim
-            config |= {
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": dim,
-                "projection_class_embeddings_input_dim": sum(
-                    width * (dim if name in embedding.joint.numbers else 1) for name, (width,) in shapes.items()
-                ),
-            }
+            dim = embedding.joint.frequency_dim
+            projected = {"projection_class_embeddings_input_dim": embedding.joint.linear_in.in_features}
+            numbers = {"addition_embed_type": "text_time", "addition_time_embed_dim": dim}
+            config |= projected | (numbers if embedding.joint.numbers else {"class_embed_type": "projection"})
         return config
 
 

@@ -133,6 +133,7 @@ def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosin
         KeyRule("conv_shortcut.*", "skip.*"),
     ]
     parts, classes = dict(model.named_modules()), list(model.null_conditions)[:1]
+    vectors = "add_embedding" if getattr(parts.get("embedding.joint"), "numbers", True) else "class_embedding"
     joint = {theirs: ours for theirs, ours in attentions.items() if hasattr(parts.get(ours), "qkv")}
     transformers = {theirs: ours for theirs, ours in attentions.items() if hasattr(parts.get(ours), "proj_in")}
     return KeyRules(
@@ -141,8 +142,8 @@ def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosin
             KeyRule("time_embedding.linear_1.bias", "embedding.time.linear_in.bias"),
             KeyRule("time_embedding.linear_2.*", "embedding.time.linear_out.*"),
             *[KeyRule("class_embedding.weight", f"embedding.classes.{name}.table.weight") for name in classes],
-            KeyRule("add_embedding.linear_1.*", "embedding.joint.linear_in.*"),
-            KeyRule("add_embedding.linear_2.*", "embedding.joint.linear_out.*"),
+            KeyRule(f"{vectors}.linear_1.*", "embedding.joint.linear_in.*"),
+            KeyRule(f"{vectors}.linear_2.*", "embedding.joint.linear_out.*"),
             KeyRule("conv_in.*", "conv_in.*"),
             *nested(res_blocks, res_block),
             *nested(transformers, _transformer(CONVOLUTION if conv_projections else LINEAR_TOO)),

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.construction import Construction
+from diffusion_labs.construction import Construction, annotate
 from diffusion_labs.pretrained import text_models
 from diffusion_labs.pretrained.names import Components, Names
 
@@ -22,10 +22,10 @@ class Described:
     """A description of a component: JSON, and the tensors among the arguments.
 
     Plain values stand for themselves, and sequences for tuples. All else is a dict with one of these keys:
-    ``$type`` or ``$builder``, the name of what is called with ``arguments``; ``$same_as``, the place of the same object
-    earlier in the description; ``$tensor``, a key; ``$function``; ``$partial``; ``$dtype``; ``$float``, one that JSON
-    does not have; ``$pairs``, a dict whose keys are not names; ``$transformers``, a model with its ``config``;
-    ``$tokenizer``, the name of its folder.
+    ``$type`` or ``$builder``, the name of what is called with ``arguments``, with ``notes`` on it if there are any;
+    ``$same_as``, the place of the same object earlier in the description; ``$tensor``, a key; ``$function``;
+    ``$partial``; ``$dtype``; ``$float``, one that JSON does not have; ``$pairs``, a dict whose keys are not names;
+    ``$transformers``, a model with its ``config``; ``$tokenizer``, the name of its folder.
 
     Args:
         component: described by the arguments that would make it again. Of a class these are its attributes of the same
@@ -104,6 +104,8 @@ class Described:
             name = self._named(type(value), type(value).__name__, place, "the class or builder")
             arguments = arguments_of(value, place)
         content = {kind: name, "arguments": self._arguments(arguments, place)}
+        if construction is not None and construction.notes:
+            content["notes"] = self._arguments(construction.notes, place)
         self.places[id(value)] = place
         return content
 
@@ -189,6 +191,8 @@ class _Build:
     def _component(self, name: Any, content: dict[str, Any], place: str) -> Any:
         component = self.names.component(name)
         self.made[place] = component(**self._arguments(content["arguments"], place))
+        if "notes" in content:
+            annotate(self.made[place], self._arguments(content["notes"], place))
         return self.made[place]
 
     def _partial(self, function: Any, content: dict[str, Any], place: str) -> Any:

@@ -16,6 +16,7 @@ REFUSED = [
     *itertools.product(
         ("patchify", "edm_preconditioning"), ("classifier_guidance", "known_region", "linear_posterior")
     ),
+    ("patchify", "micro_conditioning"),
     *itertools.product(("inpainting", "concatenation", "super_resolution"), ("edm_preconditioning",)),
     ("edm_preconditioning", "cfguidance_projected"),
 ]

@@ -79,6 +79,48 @@ def test_networks_of_guided_diffusion_are_read_with_their_classes_and_without(tm
     assert_equal(dl.from_pretrained(tmp_path / "back").state_dict(), classifier.state_dict())
 
 
+def test_networks_are_written_by_the_names_of_guided_diffusion_and_torchmultimodal(tmp_path: Path) -> None:
+    """There and back; what comes back from guided-diffusion, which has no null class, has zeros for it."""
+    network = catalogue.network()
+    network.embedding.classes["class"].table.weight.data[-1] = 0
+    kl = tiny_kl()
+    of_torchmultimodal = catalogue.network(time_shift=1, num_heads=1, classes=None, vectors={"clip_image": 5})
+    for i, (model, to, expected) in enumerate(
+        [
+            (network, "guided-diffusion", dl.to_guided_diffusion(network)),
+            (of_torchmultimodal, "torchmultimodal", dl.to_torchmultimodal_unet(of_torchmultimodal)),
+            (kl, "torchmultimodal", dl.to_torchmultimodal_autoencoder(kl)),
+        ]
+    ):
+        own, like, file, back = (tmp_path / f"{name} {i}" for name in ("own", "like", "file", "back"))
+        dl.save_pretrained(model, own)
+        dl.save_pretrained(randomise(dl.from_pretrained(own), seed=5), like)
+        convert(own, file.with_suffix(".safetensors"), "--to", to)
+        assert_equal(load_file(file.with_suffix(".safetensors")), expected)
+        convert(file.with_suffix(".safetensors"), back, "--like", like)
+        assert_equal(dl.from_pretrained(back).state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["kl", "vq"])
+def test_the_use_of_latents_is_kept_with_an_autoencoder(name: str, tmp_path: Path) -> None:
+    """No weight says it, and the network does not compute with it."""
+    said = {"scaling_factor": 0.3611, "sample_size": 16, "force_upcast": False}
+    said |= {"shift_factor": 0.1159, "latents_mean": [0.1, 0.2, 0.3]} if name == "kl" else {}
+    dl.save_diffusers_autoencoder(MODELS[name](), tmp_path / "theirs", said)
+    convert(tmp_path / "theirs", tmp_path / "own")
+    convert(tmp_path / "own", tmp_path / "own again")
+    convert(tmp_path / "own again", tmp_path / "back", "--to", "diffusers")
+    for file in ("config.json", "diffusion_pytorch_model.safetensors"):
+        assert (tmp_path / "back" / file).read_bytes() == (tmp_path / "theirs" / file).read_bytes()
+    assert json.loads((tmp_path / "back" / "config.json").read_text()).items() >= said.items()
+    system = dl.LatentDiffusion(dl.from_pretrained(tmp_path / "own"), catalogue.latent_diffusion().sampler)
+    dl.save_pretrained(system, tmp_path / "system")
+    part = dl.from_pretrained(tmp_path / "system").autoencoder
+    dl.save_diffusers_autoencoder(part, tmp_path / "of the system", {"scaling_factor": 0.5})
+    written = json.loads((tmp_path / "of the system" / "config.json").read_text())
+    assert written.items() >= {**said, "scaling_factor": 0.5}.items()
+
+
 def test_a_pipeline_goes_through_every_format_and_comes_back(tmp_path: Path) -> None:
     """All of its numbers, and what it says about their use."""
     their_pipeline(write_tokenizer(tmp_path / "words")).save_pretrained(tmp_path / "theirs")
@@ -183,6 +225,12 @@ def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.Captur
         ([tmp_path / "unet.safetensors", out], "is a diffusers_unet without its config.json; give the folder"),
         ([tmp_path / "schedule", out, "--to", "diffusers"], "a CosineSchedule is nothing that diffusers has"),
         ([tmp_path / "schedule", tmp_path / "out.safetensors"], "a CosineSchedule is nothing that CompVis has"),
+        ([tmp_path / "own", out, "--to", "torchmultimodal"], "writes a file that ends in .safetensors, but DST is"),
+        ([tmp_path / "own", tmp_path / "out.safetensors", "--to", "diffusers"], "--to diffusers writes a folder, but"),
+        (
+            [tmp_path / "own", tmp_path / "out.safetensors", "--to", "guided-diffusion"],
+            "AutoencoderKL is nothing that guided-diffusion has",
+        ),
         ([tmp_path / "notes.ckpt", out, "--preset", "kl_f4"], "holds more than weights, or is damaged"),
         ([tmp_path / "kl.safetensors", out, "--like", tmp_path / "schedule"], "is nothing that files of CompVis has"),
     ):

@@ -266,14 +266,24 @@ def test_images_of_latent_diffusion_without_text_are_those_of_diffusers(tmp_path
 
 
 def test_another_sampler(tmp_path: Path) -> None:
-    pipeline = stable_diffusion(write_tokenizer(tmp_path / "words"))
+    """Its class is written, and the pipeline of diffusers samples with it as we do."""
+    pipeline = stable_diffusion(write_tokenizer(tmp_path / "words"), **EXACT["trailing"])
     pipeline.save_pretrained(tmp_path / "theirs")
-    make = functools.partial(dl.DPMSolverPP2MSampler, progress_bar=False)
-    system = dl.load_diffusers_pipeline(tmp_path / "theirs", sampler=make, eval_steps=4)
-    assert type(system.sampler) is dl.DPMSolverPP2MSampler
-    with pytest.raises(ValueError, match="sampler is a DPMSolverPP2MSampler, which is not written for diffusers"):
-        dl.save_diffusers_pipeline(system, tmp_path / "ours")
-    assert not (tmp_path / "ours").exists()
+    load = functools.partial(dl.load_diffusers_pipeline, eval_steps=STEPS, guidance_scale=SCALE)
+    system = load(tmp_path / "theirs", sampler=dl.DPMSolverPP2MSampler)
+    dl.save_diffusers_pipeline(system, tmp_path / "ours", sample_size=SIDE)
+    again = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "ours")
+    assert type(again.scheduler) is diffusers.DPMSolverMultistepScheduler
+    again.set_progress_bar_config(disable=True)
+    images = our_images(system)
+    torch.testing.assert_close(their_images(again), images, rtol=0, atol=1e-4)
+    loaded = load(tmp_path / "ours", sampler=dl.DPMSolverPP2MSampler)
+    torch.testing.assert_close(our_images(loaded), images, rtol=0, atol=1e-4)
+
+    system = load(tmp_path / "theirs", sampler=dl.DPMSolver3Sampler)
+    with pytest.raises(ValueError, match="sampler is a DPMSolver3Sampler, which is not written for diffusers"):
+        dl.save_diffusers_pipeline(system, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
 
 
 def has_no_index(folder: Path) -> None:

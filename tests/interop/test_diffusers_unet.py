@@ -104,6 +104,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "UNet2DConditionModel",
         {**LATENT, "in_channels": 9, "attention_head_dim": 4, "num_class_embeds": 5, "downsample_padding": 0},
     ),
+    "class_vectors": (  # of stable unCLIP
+        "UNet2DConditionModel",
+        {**LATENT, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 7},
+    ),
     "latent_uneven": (
         "UNet2DConditionModel",
         {
@@ -134,6 +138,8 @@ def assert_same_function(model: nn.Module, other: nn.Module) -> None:
         ours["class"] = given["class_labels"] = torch.tensor([3, 4])
     if "cross_attention_dim" in config:
         ours["text"] = given["encoder_hidden_states"] = torch.randn(2, 5, 6).double()
+    if config.get("class_embed_type"):
+        ours["class_vector"] = given["class_labels"] = torch.randn(2, 7).double()
     if config.get("addition_embed_type"):
         ours |= {"pooled_text": torch.randn(2, 5).double(), "sizes": torch.randint(512, (2, 6))}
         given["added_cond_kwargs"] = {"text_embeds": ours["pooled_text"], "time_ids": ours["sizes"]}

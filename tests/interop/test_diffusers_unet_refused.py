@@ -76,6 +76,15 @@ def test_an_odd_number_of_channels_has_no_variance_in_it() -> None:
         ({"layers_per_block": [2, 2, 2, 2]}, "layers_per_block=[2, 2, 2, 2] cannot be represented; it must be one"),
         ({"cross_attention_dim": [6, 6, 6, 6]}, "cross_attention_dim=[6, 6, 6, 6] cannot be represented"),
         ({"addition_embed_type": "text"}, "addition_embed_type='text' cannot be represented"),
+        ({"class_embed_type": "identity"}, "class_embed_type='identity' cannot be represented; it must be one of"),
+        (
+            {"class_embed_type": "projection", "addition_embed_type": "text_time"},
+            "addition_embed_type='text_time' cannot be represented beside class_embed_type='projection'",
+        ),
+        (
+            {"class_embed_type": "projection"},
+            "projection_class_embeddings_input_dim=None cannot be represented; it must be one number",
+        ),
     ],
 )
 def test_conditional_configurations_that_cannot_be_represented(change: dict, message: str) -> None:
@@ -127,7 +136,7 @@ def test_networks_that_diffusers_has_not_are_refused(options: dict, tmp_path: Pa
     "options",
     [
         {"middle_attention": False},
-        {"vectors": {"image": 5}},
+        {"vectors": {"image": 5, "pooled": 3}},
         {"vectors": {"pooled": 5}, "numbers": {"sizes": 4}, "frequency_dim": 4},
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_labs as dl
-from tests.catalogue import SCHEDULES
+from tests.catalogue import SCHEDULES, TinyNetwork
 
 LATENT = (2, 4, 4)  # of an image of 1 x 8 x 8
 
@@ -278,4 +278,29 @@ def test_large_images_are_decoded_in_tiles() -> None:
     system.autoencoder.decode = lambda z: sizes.append(tuple(z.shape[2:])) or decode(z)
     system.decoding = partial(dl.tiled, tile=16, overlap=8)
     torch.testing.assert_close(system.decode(latents), whole)
+    assert set(sizes) == {(16, 16)}
+
+
+@torch.no_grad()
+def test_large_images_are_encoded_in_tiles_also_as_conditions_and_to_edit_them() -> None:
+    """Its pixels see no others, so tiles change nothing: neither the mean, nor the spread, nor what is drawn."""
+    system = gaussian_system(SCHEDULES["cosine"]())
+    system.encoded = frozenset({"masked_image"})
+    images = torch.randn(2, 1, 40, 24, generator=torch.Generator().manual_seed(0))
+
+    def results() -> list[Tensor]:
+        posterior, conditions = system.posterior(images), system.condition({"masked_image": images}, images)
+        return [*posterior, system.encode(images, dl.seeded([1, 2])), conditions["masked_image"]]
+
+    whole, sizes = results(), []
+    encode = system.autoencoder.posterior
+    system.autoencoder.posterior = lambda x: sizes.append(tuple(x.shape[2:])) or encode(x)
+    system.encoding = partial(dl.tiled, tile=16, overlap=8)
+    for tiles, expected in zip(results(), whole, strict=True):
+        torch.testing.assert_close(tiles, expected)
+    assert set(sizes) == {(16, 16)}
+
+    sizes.clear()
+    system.sampler.model = TinyNetwork(2, 2)
+    system.image_to_image(images, 0.3)
     assert set(sizes) == {(16, 16)}

@@ -9,6 +9,7 @@ from diffusion_labs.models.encoders.clip_text_encoder import (
     normalised_penultimate_states,
     penultimate_states,
 )
+from diffusion_labs.models.encoders.concat_text_encoder import ConcatTextEncoder
 from diffusion_labs.models.encoders.conditioner import Conditioner
 from diffusion_labs.models.encoders.ldm_text_encoder import LDMTextEncoder
 from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
@@ -22,6 +23,7 @@ __all__ = [
     "CLIPTextEncoder",
     "CachedTextEncoder",
     "ClassEmbedding",
+    "ConcatTextEncoder",
     "Conditioner",
     "LDMTextEncoder",
     "PretrainedTextEncoder",

@@ -23,6 +23,11 @@ class Conditioner(nn.Module):
 
     Args:
         encoders: by the name of the condition.
+        encoded_nulls: the conditions whose absence is encoded; all that can be if ``None``. The absence of others is
+            left to ``CFGuidance`` and the network, for which it is zeros, as for Stable Diffusion XL.
+
+    Raises:
+        ValueError: if ``encoded_nulls`` names no encoder.
 
     Example:
         >>> conditioner = Conditioner({"caption": ByteTextEncoder(32)})
@@ -31,9 +36,13 @@ class Conditioner(nn.Module):
         {'text': [3, 6, 32], 'text_mask': [3, 6], 'negative_text': [3, 1, 32], 'negative_text_mask': [3, 1]}
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+    def __init__(self, encoders: Mapping[str, nn.Module], *, encoded_nulls: Collection[str] | None = None) -> None:
         super().__init__()
+        unknown = set(encoded_nulls or ()) - set(encoders)
+        if unknown:
+            raise ValueError(f"encoded_nulls names {sorted(unknown)}, but there are encoders for {sorted(encoders)}")
         self.encoders = nn.ModuleDict(encoders)
+        self.encoded_nulls = None if encoded_nulls is None else frozenset(encoded_nulls)
 
     def forward(
         self, conditional_inputs: Mapping[str, Any] | None, x: Tensor, understood: Collection[str] | None = None
@@ -59,9 +68,9 @@ class Conditioner(nn.Module):
             raise ValueError(f"conditional_inputs has {twice}, but also what is encoded to them; leave out one of them")
         inputs |= given
 
-        for encoder in self.encoders.values():
+        for condition, encoder in self.encoders.items():
             absent = self._absent(encoder, inputs, understood)
-            if absent:
+            if absent and (self.encoded_nulls is None or condition in self.encoded_nulls):
                 nulls = encoder(encoder.null())  # type: ignore[operator]
                 for name, renamed in absent:
                     inputs[renamed] = nulls[name].expand(len(x), *nulls[name].shape[1:])

@@ -37,21 +37,31 @@ class PretrainedTextEncoder(TextEncoder):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, *, model_folder: str = "", tokenizer_folder: str = "", **options: Any
+        cls,
+        source: str | Path,
+        *,
+        model_class: str | None = None,
+        model_folder: str = "",
+        tokenizer_folder: str = "",
+        variant: str | None = None,
+        **options: Any,
     ) -> "PretrainedTextEncoder":
         """Load model and tokenizer from a local folder, or by their name on the Hugging Face hub.
 
         Args:
             source: folder or name.
+            model_class: of transformers, for example ``"CLIPTextModelWithProjection"``; the encoder's own if ``None``.
             model_folder: folder of the model inside of it; ``text_encoder`` in pipelines of diffusers.
             tokenizer_folder: folder of the tokenizer inside of it; ``tokenizer`` in pipelines of diffusers.
+            variant: of the names of the weights, for example ``"fp16"``.
             **options: of the encoder.
 
         Raises:
             ImportError: without the package ``transformers``.
         """
         transformers = import_transformers(cls.__name__)
-        model = getattr(transformers, cls.model_class).from_pretrained(source, subfolder=model_folder)
+        found = getattr(transformers, model_class or cls.model_class)
+        model = found.from_pretrained(source, subfolder=model_folder, variant=variant)
         return cls(model, load_tokenizer(source, tokenizer_folder, needed_by=cls.__name__), **options)
 
     def train(self, mode: bool = True) -> "PretrainedTextEncoder":

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffusion_labs.models.autoencoder import DiagonalGaussian
 from diffusion_labs.models.encoders import Conditioner
 from diffusion_labs.models.ldm.latent_scale import LatentScale
 from diffusion_labs.output import DiffusionOutput
@@ -13,6 +14,7 @@ from diffusion_labs.randomness import Generators, randn_like
 from diffusion_labs.samplers.sampler import NoiseSource, Sampler
 
 Conditions = Mapping[str, Any]
+Call = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
 
 
 def at_once(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -38,6 +40,8 @@ class LatentDiffusion(nn.Module):
         encoded: conditions that are images and given to the network as latents, those of the posterior's mode.
         decoding: how ``decode`` calls the autoencoder, ``decoding(function, latents)``; large images fit into memory
             with ``partial(tiled, tile=64, overlap=16)``, large batches with ``sliced``. May be set at any time.
+        encoding: how ``posterior`` and ``encode`` call it, likewise; tiles are in pixels, and so
+            ``partial(tiled, tile=512, overlap=128)`` for a factor of 8.
 
     Example:
         >>> system = LatentDiffusion(autoencoder, sampler, conditioner, LatentScale(scale=0.18215)).eval()
@@ -56,7 +60,8 @@ class LatentDiffusion(nn.Module):
         scale: LatentScale | None = None,
         *,
         encoded: Collection[str] = (),
-        decoding: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = at_once,
+        decoding: Call = at_once,
+        encoding: Call = at_once,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False).eval()
@@ -65,6 +70,7 @@ class LatentDiffusion(nn.Module):
         self.scale = LatentScale() if scale is None else scale
         self.encoded = frozenset(encoded)
         self.decoding = decoding
+        self.encoding = encoding
 
     def train(self, mode: bool = True) -> "LatentDiffusion":
         """Train mode is not the autoencoder's."""
@@ -101,14 +107,23 @@ class LatentDiffusion(nn.Module):
         """The conditional inputs of the network, for a batch of latents."""
         given = dict(conditional_inputs or {})
         for name in self.encoded & given.keys():
-            given[name] = self.scale.normalize(self.autoencoder.posterior(given[name]).mean)
+            given[name] = self.scale.normalize(self.posterior(given[name]).mean)
         understood: frozenset[str] | None = getattr(self.sampler.model, "condition_names", None)
         inputs: dict[str, Tensor] = self.conditioner(given, x, understood)
         return inputs
 
+    def posterior(self, images: Tensor) -> DiagonalGaussian:
+        """The distribution of the autoencoder's latents of images."""
+
+        def moments(part: Tensor) -> Tensor:
+            return torch.cat(tuple(self.autoencoder.posterior(part)), dim=1)
+
+        mean, log_variance = self.encoding(moments, images).chunk(2, dim=1)
+        return DiagonalGaussian(mean, log_variance)
+
     def encode(self, images: Tensor, generator: Generators = None) -> Tensor:
         """The normalised latents of images, drawn from the posterior."""
-        return self.scale.normalize(self.autoencoder.posterior(images).sample(generator))
+        return self.scale.normalize(self.posterior(images).sample(generator))
 
     def decode(self, latents: Tensor) -> Tensor:
         """The images of normalised latents."""
