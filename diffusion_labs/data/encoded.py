@@ -78,7 +78,7 @@ def encode_dataset(
             for these; and what readers need to know.
         batch_size: samples encoded at once.
         shard_size: samples in a file.
-        progress: told how many samples are done, after each shard.
+        progress: told how many samples are done, after each batch and each shard that was there.
 
     Raises:
         DataError: if the folder holds something else, or ``encode`` returns what cannot be kept.
@@ -95,10 +95,11 @@ def encode_dataset(
         name = f"shard-{number:05d}-of-{len(starts):05d}"
         end = min(start + shard_size, len(dataset))
         if not (folder / name).is_dir():
-            _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size))
+            _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size, progress))
             known.pop(name, None)
+        else:
+            progress(end)
         digests[name] = known.get(name) or sha256(folder / name / TENSORS)
-        progress(end)
     write_json(folder / INDEX, {**told, "shards": digests})
     return EncodedDataset(folder, verify=False)
 
@@ -129,7 +130,11 @@ def _known_digests(folder: Path) -> dict[str, str]:
 
 
 def _encoded(
-    dataset: MapDataset, encode: Callable[[Batch], Batch], indices: range, batch_size: int
+    dataset: MapDataset,
+    encode: Callable[[Batch], Batch],
+    indices: range,
+    batch_size: int,
+    progress: Callable[[int], None],
 ) -> dict[str, Tensor | list[str]]:
     parts: list[Batch] = []
     for first in range(indices.start, indices.stop, batch_size):
@@ -139,6 +144,7 @@ def _encoded(
             if len(value) != len(chosen):
                 raise DataError(f"encode made {len(value)} of {name!r} for {len(chosen)} samples; make as many")
         parts.append(part)
+        progress(chosen.stop)
     return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
 
 

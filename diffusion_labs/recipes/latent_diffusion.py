@@ -26,6 +26,7 @@ from diffusion_labs.training import (
     find_device,
     latest_checkpoint,
 )
+from diffusion_labs.training.log import progress_bar
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
 
 SCALE_IMAGES = 2048  # images on which the scale of the latents is measured
@@ -122,7 +123,15 @@ def latents_stage(dataset: Images, sizes: AutoencodedModel, *, batch_size: int =
             return {**moments, **{name: batch[name] for name in sizes.conditions}}
 
         description = {"model": described(sizes), "autoencoder": tensors_sha256(autoencoder.state_dict())}
-        encode_dataset(dataset, encode, run_dir / "latents", description=description, batch_size=batch_size)
+        with progress_bar("encode", "image", len(dataset)) as bar:
+            encode_dataset(
+                dataset,
+                encode,
+                run_dir / "latents",
+                description=description,
+                batch_size=batch_size,
+                progress=lambda done: bar.update(done - bar.n),
+            )
 
     return Stage("latents", carry_out)
 

@@ -37,7 +37,9 @@ def ldm_emoji(
         batch_size: images per update.
         learning_rate: the highest learning rate.
         model_channels: width of the network.
-        disc_start: updates after which a discriminator joins the training of the autoencoder; never if not given.
+        disc_start: updates after which a discriminator joins the training of the autoencoder; never if not given. In
+            the log ``discriminator`` falls below 1 where it finds reconstructions too smooth, and is 1, which is
+            chance, where it sees no difference; what it gains on these images has not been measured.
         size: height and width of the images.
         count: only the first images of the data; all if not given.
         ema_decay: of the averaged weights of the network.

@@ -28,7 +28,9 @@ def ldm_mnist(
         steps: updates of the network on its latents.
         batch_size: images per update of the network; half as many for the autoencoder.
         learning_rate: the highest learning rate.
-        disc_start: updates after which a discriminator joins the training of the autoencoder; never if not given.
+        disc_start: updates after which a discriminator joins the training of the autoencoder; never if not given. In
+            the log ``discriminator`` falls below 1 where it finds reconstructions too smooth, and is 1, which is
+            chance, where it sees no difference; what it gains on these images has not been measured.
         size: images are centred on a square of this many pixels, or shrunk to it.
         ema_decay: of the averaged weights of the network.
         seed: of weights, noise and the order of the data.

@@ -37,6 +37,9 @@ class AdversarialLoss(nn.Module):
 
     Raises:
         ValueError: for a start below 0.
+
+    With FSDP2, ``fully_shard`` blocks of the autoencoder and then the objective: the last layer and the discriminator
+    are then whole while the loss is computed. Each process has an adaptive weight of its own, as with DDP.
     """
 
     names = ("d_weight", "generator", "discriminator", "logits_real", "logits_fake")
@@ -81,14 +84,29 @@ def adaptive_weight(nll: Tensor, generator: Tensor, last_weight: Tensor) -> Tens
     """
     if not torch.is_grad_enabled():
         return torch.zeros_like(nll)
-    norms = [
-        torch.linalg.vector_norm(torch.autograd.grad(loss, last_weight, retain_graph=True)[0].to(loss.dtype))
-        for loss in (nll, generator)
-    ]
+    norms = []
+    for loss in (nll, generator):
+        (gradient,) = torch.autograd.grad(loss, last_weight, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise ValueError(
+                "the reconstructions do not depend on last_weight, the weight of the decoder's last layer. With FSDP2 "
+                "it must be whole until the loss is known: call fully_shard on blocks of the autoencoder and on the "
+                "objective, not on the decoder or the autoencoder"
+            )
+        norms.append(torch.linalg.vector_norm(gradient.to(loss.dtype)))
     return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()
 
 
 def _frozen(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module without gradients, whose running statistics are copies: they are updated elsewhere."""
+    """The state of a module without gradients, whose running statistics are copies: they are updated elsewhere.
+
+    Raises:
+        ValueError: if FSDP2 shards a part of the module by itself: it would put its own parameters in their place.
+    """
+    if any(hasattr(part, "unshard") for part in module.modules()):
+        raise ValueError(
+            "the discriminator is sharded by itself, but its parameters must be those of the objective's shard; call "
+            "fully_shard on blocks of the autoencoder and on the objective, not on the discriminator"
+        )
     parameters = {name: value.detach() for name, value in module.named_parameters()}
     return parameters | {name: value.detach().clone() for name, value in module.named_buffers()}

@@ -1,5 +1,7 @@
 """Codes that are not used begin again elsewhere."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -52,8 +54,13 @@ class CodeRevival(nn.Module):
         """
         if step % self.window != 0:
             return
+        sharded: AbstractContextManager[None] = nullcontext()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            from torch.distributed.tensor.experimental import implicit_replication
+
             torch.distributed.all_reduce(self.counts, torch.distributed.ReduceOp.MAX)
             torch.distributed.broadcast(self.candidates, 0)
-        codebook.copy_(torch.where(self.counts[:, None] > 0, codebook, self.candidates.to(codebook.dtype)))
+            sharded = implicit_replication()  # the buffers are now the same everywhere; the codebook may be in parts
+        with sharded:
+            codebook.copy_(torch.where(self.counts[:, None] > 0, codebook, self.candidates.to(codebook.dtype)))
         self.counts.zero_()

@@ -27,12 +27,16 @@ class KLObjective(AutoencoderObjective):
     """
 
     regulariser = "kl"
+    log_scale: Tensor
 
     def __init__(
         self, autoencoder: nn.Module, *, kl_weight: float = 1e-6, learn_scale: bool = False, **options: Any
     ) -> None:
         super().__init__(autoencoder, weight=kl_weight, **options)
-        self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=learn_scale)
+        if learn_scale:
+            self.log_scale = nn.Parameter(torch.zeros(1))  # FSDP2 takes no scalars
+        else:
+            self.register_buffer("log_scale", torch.zeros(()))
 
     def reconstruct(self, x: Tensor) -> Reconstructed:
         """The images of a sample of the latents, and the KL divergence."""

@@ -18,8 +18,6 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, steps: int, start: int) -> None:
-        from tqdm.auto import tqdm  # not needed to import the library
-
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / "metrics.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
@@ -27,14 +25,7 @@ class RunLog:
         self.path.write_text("".join(f"{line}\n" for line in kept))
         self.file = self.path.open("a")
         self.writer = _tensorboard(run_dir / "tensorboard", start)
-        self.progress = tqdm(
-            total=steps,
-            initial=start,
-            desc="train",
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log file needs no moving bar
-        )
+        self.progress = progress_bar("train", "step", steps, start)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -63,6 +54,20 @@ class RunLog:
         """Show a picture, uint8 ``[h, w, 3]``, in TensorBoard."""
         if self.writer is not None:
             self.writer.add_image("samples", image, step, dataformats="HWC")
+
+
+def progress_bar(name: str, unit: str, total: int, start: int = 0) -> Any:
+    """A bar of what a run does, which moves seldom where it is written to a file."""
+    from tqdm.auto import tqdm  # not needed to import the library
+
+    return tqdm(
+        total=total,
+        initial=start,
+        desc=name,
+        unit=unit,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+    )
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:

@@ -36,7 +36,7 @@ def test_it_is_the_function_of_every_sample(tmp_path):
     told = []
     encode(tmp_path, progress=told.append)
     dataset = EncodedDataset(tmp_path)
-    assert told == [10, 20, 23]
+    assert told == [4, 8, 10, 14, 18, 20, 23]  # three shards, in batches of four
     assert dataset.description == {"by": "double"}
     for sample, encoded in zip(SAMPLES, dataset, strict=True):
         assert torch.equal(encoded["z"], 2 * sample["x"])
@@ -58,8 +58,10 @@ def test_what_was_interrupted_goes_on_with_the_next_shard(tmp_path):
     assert second.seen == 13
     assert [float(sample["z"][0]) for sample in whole] == [2 * i for i in range(23)]
     third = Counting()
-    encode(tmp_path, third)
+    told = []
+    encode(tmp_path, third, progress=told.append)
     assert third.seen == 0
+    assert told == [10, 20, 23]
 
 
 def test_shards_of_something_else_are_refused(tmp_path):

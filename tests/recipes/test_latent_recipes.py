@@ -1,5 +1,6 @@
 """The recipes of latent diffusion, two updates a stage: what each leaves, and that a stop costs nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,12 @@ def test_each_stage_leaves_its_folder(whole_run: Path, capsys) -> None:
     assert Image.open(capsys.readouterr().out.strip()).size[0] > 100
 
 
-def test_encoding_first_and_training_on_is_the_same_run_to_the_bit(digits: Path, whole_run: Path, tmp_path) -> None:
+def test_encoding_first_and_training_on_is_the_same_run_to_the_bit(
+    digits: Path, whole_run: Path, tmp_path, capsys
+) -> None:
     options = ["ldm-mnist", "--data-dir", str(digits), *SMALL, "--run-dir", str(tmp_path / "run")]
     main(["encode", *options])
+    assert re.search(r"encode: 100%.* 40/40 ", capsys.readouterr().err)  # its progress
     assert not (tmp_path / "run" / "diffusion").exists()
     main(["train", *options, "--resume"])
     ours, theirs = final_state(whole_run), final_state(tmp_path / "run")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import diffusion_labs as dl
 from diffusion_labs.layers import GroupNorm
 from diffusion_labs.training import Experiment, TrainOptions, train
+from diffusion_labs.training.adversarial_loss import adaptive_weight
 from tests.catalogue import randomise, tiny_kl, tiny_vq
 from tests.training.test_loop import EVERY_FIVE, DyingBatches, Killed, assert_equal_states
 
@@ -328,3 +329,14 @@ def test_mistakes_are_named() -> None:
         dl.VQObjective(tiny_vq(), revive_after=0)
     with pytest.raises(KeyError, match=r"lacks 'x'; it has \['y'\]"):
         dl.KLObjective(tiny_kl())({"y": images()})
+
+
+def test_what_fsdp_must_keep_whole_is_named() -> None:
+    """A weight that is no longer in the graph, and a discriminator that would bring its own parameters."""
+    loss = torch.ones((), requires_grad=True) * 2
+    with pytest.raises(ValueError, match=r"decoder's last layer.*call fully_shard on blocks"):
+        adaptive_weight(loss, loss, nn.Parameter(torch.ones(1)))
+    critic = discriminator()
+    critic.layers.unshard = None  # as FSDP2 gives it to what it shards
+    with pytest.raises(ValueError, match="discriminator is sharded by itself"):
+        dl.VQObjective(tiny_vq(), discriminator=critic)({"x": images()})
