@@ -8,33 +8,36 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import diffusion_labs as dl
 from diffusion_labs.layers import GroupNorm
 
 MODELS = {
-    "kl": (partial(dl.autoencoder_kl, latent_channels=2), partial(dl.KLObjective, kl_weight=1e-4)),
+    "kl": (partial(dl.autoencoder_kl, latent_channels=1), partial(dl.KLObjective, kl_weight=1e-4)),
     "vq": (partial(dl.vq_model, latent_channels=3, num_codes=32), partial(dl.VQObjective, revive_after=50)),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("kind", "bfloat16"), [("kl", False), ("vq", True)])
 def test_two_thousand_updates_with_the_discriminator(kind: str, bfloat16: bool) -> None:
-    """Handwritten digits; two accumulated batches an update in bfloat16.
+    """Handwritten digits under noise, which no latents can hold; two accumulated batches an update in bfloat16.
 
-    The discriminator learns to tell them apart, the autoencoder answers, and nothing explodes.
+    Without the game reconstructions are smooth: the best for L1 is the digits alone. The discriminator sees that, the
+    autoencoder answers with noise of its own, and nothing explodes. The hinge loss of the discriminator alone tells
+    little: it is 1, which is chance, also where the autoencoder has won.
     """
+    torch.manual_seed(0)
     make, make_objective = MODELS[kind]
     sizes = {"in_channels": 1, "channels": (8, 16), "num_res_blocks": 1, "num_groups": 4, "middle_attention": False}
     critic = dl.PatchDiscriminator(1, channels=16, num_layers=1, norm=partial(GroupNorm, num_groups=4))
-    objective = make_objective(make(**sizes), discriminator=critic, disc_start=200)
-    optimizer = torch.optim.Adam(objective.parameter_groups(3e-4, 1e-3), betas=(0.5, 0.9))
+    model = make(**sizes)
+    objective = make_objective(model, discriminator=critic, disc_start=200)
+    optimizer = torch.optim.Adam(objective.parameter_groups(1e-3), betas=(0.5, 0.9))
     digits = dl.Digits("train")
-    pixels = torch.stack([digits[i]["x"] for i in range(len(digits))])
-    x = F.interpolate(pixels.float() / 127.5 - 1, scale_factor=2)
+    clean = 0.7 * (torch.stack([digits[i]["x"] for i in range(len(digits))]).float() / 127.5 - 1)
+    x = clean + 0.3 * torch.randn(clean.shape)
     accumulate, size = (2, 4) if bfloat16 else (1, 8)
 
     lines = []
@@ -51,14 +54,23 @@ def test_two_thousand_updates_with_the_discriminator(kind: str, bfloat16: bool) 
         objective.after_update(step + 1)
         if (step + 1) % 100 == 0:
             lines.append({name: value.item() for name, value in objective.metrics().items()})
+            with torch.no_grad():
+                y = model.decode(model.posterior(x[:256]).mean)
+            lines[-1]["roughness"] = roughness(y) / roughness(x)
 
+    before, game = lines[:2], lines[2:]
     assert all(value.isfinite().all() for value in objective.state_dict().values())
-    assert all(line["d_weight"] == 0 for line in lines[:2])
-    assert all(0 < line["d_weight"] < 1e4 for line in lines[2:])
-    assert all(abs(line[name]) < 20 for line in lines for name in ("logits_real", "logits_fake"))
-    assert min(line["discriminator"] for line in lines[2:]) < 0.97  # 1 is chance
-    assert lines[-1]["reconstruction"] < 0.5 * lines[0]["reconstruction"]
-    assert lines[-1]["reconstruction"] < 1.2 * lines[1]["reconstruction"]
+    assert all(line["d_weight"] == 0 for line in before)
+    assert all(0 < line["d_weight"] < 100 for line in game)
+    assert all(abs(line[name]) < 20 for line in game for name in ("logits_real", "logits_fake"))
+    assert all(line["discriminator"] < 1.1 for line in game)
+    assert all(1.5 * before[-1]["roughness"] < line["roughness"] < 1.5 for line in game[-10:])
+    assert all(line["reconstruction"] < 1.1 * before[-1]["reconstruction"] for line in game[-10:])
+
+
+def roughness(images: torch.Tensor) -> float:
+    """The mean square of the steps between neighbouring pixels."""
+    return sum(images.diff(dim=dim).square().mean().item() for dim in (-1, -2))
 
 
 ONE_OF_TWO = """
