@@ -139,6 +139,15 @@ def test_what_is_absent_is_the_encoding_of_nothing() -> None:
     torch.testing.assert_close(model(None, X)["text"], nothing)
 
 
+def test_only_the_absence_that_is_asked_for_is_encoded() -> None:
+    encoders = dict(conditioner().encoders.items())
+    model = dl.Conditioner(encoders, encoded_nulls=["class"])
+    assert set(model({"caption": ["a"] * 3}, X)) == {"class_token", "negative_class_token", "text", "text_mask"}
+    assert set(model({"negative_caption": [""] * 3}, X, ["negative_text"])) == {"negative_text", "negative_text_mask"}
+    with pytest.raises(ValueError, match=r"encoded_nulls names \['size'\], but there are encoders for"):
+        dl.Conditioner(encoders, encoded_nulls=["size"])
+
+
 def test_nothing_is_added_that_the_network_does_not_take_or_that_is_there() -> None:
     model = conditioner()
     assert set(model({"caption": ["a"] * 3}, X, {"text", "text_mask"})) == {"text", "text_mask"}

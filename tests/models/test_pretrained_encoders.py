@@ -74,6 +74,26 @@ def test_a_projected_clip_gives_its_projected_pooled_output() -> None:
     torch.testing.assert_close(encoder(TEXTS)["pooled"], projected, rtol=1e-4, atol=1e-5)
 
 
+def test_encoders_of_one_name_are_joined_on_the_feature_axis() -> None:
+    first, second = (
+        pretrained_encoder("clip", states=dl.penultimate_states),
+        pretrained_encoder("clip", pooled_name="p"),
+    )
+    encoder = dl.ConcatTextEncoder([first, second])
+    assert encoder.names == ("text", "p")
+    encoded = encoder(TEXTS)
+    torch.testing.assert_close(encoded["text"], torch.cat([first(TEXTS)["text"], second(TEXTS)["text"]], dim=2))
+    torch.testing.assert_close(encoded["p"], second(TEXTS)["p"])
+    torch.testing.assert_close(encoder(encoder.tokenize(TEXTS)), encoded)
+    torch.testing.assert_close(encoder(encoder.null()), encoder([""]))
+    with pytest.raises(ValueError, match="only tokens without a mask can be joined on the feature axis"):
+        dl.ConcatTextEncoder([text_encoder(), text_encoder()])
+    with pytest.raises(ValueError, match=r"have \[9, 4\] tokens for these texts, but are joined token by token"):
+        dl.ConcatTextEncoder([first, dl.ByteTextEncoder(8, name="bytes")]).tokenize(["cat"])
+    with pytest.raises(ValueError, match="encoders is empty"):
+        dl.ConcatTextEncoder([])
+
+
 def test_a_sentence_is_the_mean_of_its_tokens_of_length_1() -> None:
     encoder = pretrained_encoder("sentence")
     for text, vector in zip(TEXTS, encoder(TEXTS)["sentence"], strict=True):
