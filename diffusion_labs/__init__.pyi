@@ -40,6 +40,8 @@ from .models.encoders import encode_distinct as encode_distinct
 from .models.transformer import DITS as DITS
 from .models.transformer import DiT as DiT
 from .models.transformer import dit as dit
+from .models.transformer import PriorTransformer as PriorTransformer
+from .models.transformer import prior_transformer as prior_transformer
 from .models.encoders import last_states as last_states
 from .models.encoders import normalised_penultimate_states as normalised_penultimate_states
 from .models.encoders import penultimate_states as penultimate_states

@@ -366,6 +366,22 @@ def latent_diffusion(network: nn.Module | None = None, **options: Any) -> dl.Lat
     return dl.LatentDiffusion(tiny_kl(), sampler, conditioner(), dl.LatentScale(0.2, 0.5), **options)
 
 
+def prior_network() -> nn.Module:
+    """A Transformer for embeddings of width 6, with random weights everywhere."""
+    return randomise(
+        dl.prior_transformer(embed_dim=6, text_dim=8, text_embed_dim=5, max_tokens=7, dim=16, depth=2, num_heads=2)
+    )
+
+
+def prompt(size: int = 4) -> dict[str, Tensor]:
+    """What ``prior_network`` is told of texts of different lengths."""
+    return {
+        "text": torch.randn(size, 5, 8),
+        "text_mask": torch.arange(5) < torch.arange(size)[:, None] + 1,
+        "text_embedding": torch.randn(size, 5),
+    }
+
+
 # With the arguments of a call.
 SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
     "class_embedding": lambda: (randomise(dl.ClassEmbedding(NUM_CLASSES, 8)), (torch.tensor([0, 3, 2, 0]),)),
@@ -375,6 +391,7 @@ SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
         for name in ("clip", "t5", "sentence")
     },
     "spatial_rescaler": lambda: (randomise(dl.SpatialRescaler(1, 3, 2)), (torch.randn(4, 3, 8, 8),)),
+    "prior_transformer": lambda: (prior_network(), (torch.randn(4, 6), torch.tensor([0, 10, 500, 999]), prompt())),
     "conditioner": lambda: (
         conditioner(),
         ({"caption": text_encoder().tokenize(texts()), "class": torch.arange(4) % 3}, torch.randn(4, 3, 4, 4)),

@@ -1,5 +1,7 @@
 """The Transformer block of DiT: self-attention and feed-forward, modulated by an embedding."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -42,35 +44,48 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "b n c"], identity: Bool[Tensor, " b"] | None = None) -> Float[Tensor, "b n c"]:
+    def forward(
+        self,
+        x: Float[Tensor, "b n c"],
+        identity: Bool[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, "b *q m"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
         """Attend.
 
         Args:
             x: the tokens.
             identity: for which samples the attention map is the identity: ``out(v)``.
+            mask: which tokens may be attended to; see ``attention``.
         """
         q, k, v = split_heads_stacked(self.qkv(x), self.num_heads, 3)
-        h = attention(q, k, v)
+        h = attention(q, k, v, mask)
         if identity is not None:
             h = torch.where(identity[:, None, None, None], v, h)
         return self.out(merge_heads(h))
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The approximation of GELU by tanh (arXiv 1606.08415, section 2)."""
+    return F.gelu(x, approximate="tanh")
+
+
 class FeedForward(nn.Module):
-    """``linear_out(GELU(linear_in(x)))``, with the approximation of GELU by tanh (arXiv 1606.08415, section 2).
+    """``linear_out(activation(linear_in(x)))``.
 
     Args:
         dim: width of input and output.
         mult: the width between, in units of ``dim``.
+        activation: between the two layers.
     """
 
-    def __init__(self, dim: int, *, mult: int = 4) -> None:
+    def __init__(self, dim: int, *, mult: int = 4, activation: Callable[[Tensor], Tensor] = gelu_tanh) -> None:
         super().__init__()
+        self.activation = activation
         self.linear_in = nn.Linear(dim, mult * dim)
         self.linear_out = nn.Linear(mult * dim, dim)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        return self.linear_out(F.gelu(self.linear_in(x), approximate="tanh"))
+        return self.linear_out(self.activation(self.linear_in(x)))
 
 
 class ModulatedTransformerBlock(nn.Module):

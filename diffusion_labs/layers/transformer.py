@@ -1,4 +1,4 @@
-"""The Transformer block of latent diffusion: self-attention, cross-attention and a gated feed-forward network."""
+"""Transformer blocks without modulation: that of encoders, and that of latent diffusion with cross-attention."""
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,30 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         a, g = self.linear_in(x).chunk(2, dim=-1)
         return self.linear_out(a * F.gelu(g))
+
+
+class EncoderBlock(nn.Module):
+    """``h = x + attention(norm(x))``, ``h + feed_forward(norm(h))``.
+
+    Args:
+        width: of x.
+        attention: of x to itself, called with a mask.
+        feed_forward: of each token.
+    """
+
+    def __init__(self, width: int, attention: nn.Module, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = attention
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.feed_forward = feed_forward
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b *q m"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Transform x; the mask is true for the tokens that may be attended to, see ``attention``."""
+        x = x + self.attention(self.norm_attention(x), mask=mask)
+        return x + self.feed_forward(self.norm_feed_forward(x))
 
 
 class TransformerBlock(nn.Module):
