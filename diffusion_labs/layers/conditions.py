@@ -19,9 +19,7 @@ def vector_of(conditions: ConditionalInputs, name: str, width: int, timestep: Te
     return vector
 
 
-def tokens_of(
-    conditions: ConditionalInputs, name: str, width: int, timestep: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def tokens_of(conditions: ConditionalInputs, name: str, width: int, timestep: Tensor) -> tuple[Tensor, Tensor | None]:
     """The tokens of a condition ``[b, n, width]`` and their mask, bool ``[b, n]``; one zero token if it is absent."""
     batch = timestep.shape[0]
     tokens, mask = conditions.get(name), conditions.get(mask_of(name))

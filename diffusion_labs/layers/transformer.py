@@ -95,9 +95,7 @@ class EncoderBlock(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
         self.feed_forward = feed_forward
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b *q m"] | None = None
-    ) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b *q m"] | None = None) -> Float[Tensor, "b n d"]:
         """Transform x; the mask is true for the tokens that may be attended to, see ``attention``."""
         x = x + self.attention(self.norm_attention(x), mask=mask)
         return x + self.feed_forward(self.norm_feed_forward(x))

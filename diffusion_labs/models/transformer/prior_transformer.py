@@ -215,10 +215,7 @@ def prior_transformer(
         TimeEmbedding(dim, dim, hidden_dim=time_dim),
         0.02 * torch.randn(max_tokens + LAST, dim),
         nn.LayerNorm(dim) if norm_in else nn.Identity(),
-        [
-            EncoderBlock(dim, SelfAttention(dim, num_heads), FeedForward(dim, activation=F.gelu))
-            for _ in range(depth)
-        ],
+        [EncoderBlock(dim, SelfAttention(dim, num_heads), FeedForward(dim, activation=F.gelu)) for _ in range(depth)],
         nn.Sequential(nn.LayerNorm(dim), zero_init(nn.Linear(dim, embed_dim))),
         checkpointing=checkpointing,
     )
