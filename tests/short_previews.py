@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from diffusion_labs.recipes import image_diffusion, ldm_emoji, ldm_mnist, restoration
+from diffusion_labs.recipes import dalle2, image_diffusion, ldm_emoji, ldm_mnist, restoration
 
 
 @pytest.fixture(autouse=True, scope="package")
 def short_previews() -> Iterator[None]:
     """Two calls instead of twenty."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (image_diffusion, ldm_emoji, ldm_mnist, restoration):
+        for module in (dalle2, image_diffusion, ldm_emoji, ldm_mnist, restoration):
             patch.setattr(module, "PREVIEW_STEPS", 2)
         yield

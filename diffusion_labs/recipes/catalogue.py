@@ -13,6 +13,8 @@ RECIPES = {
     "inpainting-mnist": "digits completed, of which a part is hidden: MNIST's",
     "ldm-mnist": "latent diffusion on MNIST: autoencoder, latents, network",
     "ldm-emoji": "latent diffusion on captioned images in WebDataset tars",
+    "dalle2-mnist-clip": "CLIP on MNIST and captions made of its classes",
+    "dalle2-mnist-prior": "the diffusion prior of DALL-E 2 on MNIST: CLIP, embeddings, prior",
 }
 LATENT_RECIPES = {name: text for name, text in RECIPES.items() if name.startswith("ldm-")}  # have a stage "latents"
 
