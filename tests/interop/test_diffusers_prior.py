@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,45 @@ def test_without_a_mask_diffusers_is_not_causal_and_ours_is() -> None:
     whole = torch.ones(3, 7, dtype=torch.bool)
     assert (ours - call(other, x, t, conditions, attention_mask=whole)).abs().max() < 1e-5
     assert (ours - call(other, x, t, conditions)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_samples_are_those_of_the_loop_of_karlo() -> None:
+    """Guided away from the empty prompt, clipped to 5, ancestral: ``UnCLIPPipeline``'s loop, written out."""
+    other = theirs("karlo")
+    model = dl.from_diffusers_prior_config({"_class_name": "PriorTransformer", **other.config})
+    tensors = {key: value for key, value in other.state_dict().items() if not key.startswith("clip_")}
+    load_foreign(model, tensors, RULES)
+    x, _, conditions = inputs(other)
+    empty = {name: value[:1].expand_as(value) + 0.3 for name, value in conditions.items() if name != "text_mask"}
+    empty["text_mask"] = (torch.arange(7) < 2).expand(3, 7)
+
+    scheduler = diffusers.UnCLIPScheduler(
+        variance_type="fixed_small_log", clip_sample_range=5.0, prediction_type="sample"
+    )
+    scheduler.betas = scheduler.betas.double()  # in float32, 1 - abar_0 is off by a thousandth of itself
+    scheduler.alphas_cumprod = (1 - scheduler.betas).cumprod(0)
+    scheduler.alphas = 1 - scheduler.betas
+    scheduler.set_timesteps(6)
+    both = {name: torch.cat([empty[name], value]) for name, value in conditions.items()}
+    z, generator = x, torch.Generator().manual_seed(3)
+    times = [*scheduler.timesteps.tolist(), None]
+    for t, after in pairwise(times):
+        out = call(other, torch.cat([z, z]), torch.tensor(t), both, attention_mask=both["text_mask"])
+        u, c = out.chunk(2)
+        step = scheduler.step(u + 4.0 * (c - u), t, z, prev_timestep=after, generator=generator)
+        z = step.prev_sample
+
+    parts = dl.from_diffusers_config({"_class_name": "UnCLIPScheduler", **scheduler.config})
+    guided = dl.CFGuidance(model, {("text", "text_embedding"): 0.1}, guidance_scale=4.0)
+    options = {"eval_steps": 6, "grid": parts.spacing, "progress_bar": False}
+    sampler = dl.DDPMSampler(guided, parts.schedule, parts.predictor, **options)
+    scale = dl.LatentScale(other.clip_mean[0], 1 / other.clip_std[0])
+    prior = dl.DiffusionPrior(sampler, scale, finish=dl.unchanged).eval()
+    given = {**conditions, **{f"negative_{name}": value for name, value in empty.items()}}
+    ours = prior(x, conditional_inputs=given, generator=torch.Generator().manual_seed(3))
+    assert z.abs().max() > 1
+    assert (ours - other.post_process_latents(z)).abs().max() < 1e-5
 
 
 def test_a_scale_that_was_never_set_changes_nothing(tmp_path: Path) -> None:

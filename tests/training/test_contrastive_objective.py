@@ -62,6 +62,8 @@ def test_positives_are_equal_captions_or_groups(group: str | None) -> None:
     image, text = clip.encode_image(data["x"]), clip.encode_text(CAPTIONS).embedding
     logits = clip.logit_scale.exp() * image @ text.T
     torch.testing.assert_close(loss, contrastive_loss(logits, same))
+    loss.backward()  # every parameter takes part, as DistributedDataParallel needs
+    assert all(parameter.grad is not None for parameter in objective.parameters())
     hits = [same[i, int(logits[i].argmax())].item() for i in range(6)]
     assert objective.metrics()["accuracy"].item() == pytest.approx(sum(hits) / 6)
 
@@ -92,7 +94,7 @@ def bars(count: int) -> dict[str, Tensor | list[str]]:
     return {"x": x, "caption": words}
 
 
-def test_the_loop_trains_it_and_gradients_accumulate_in_all_parameters(tmp_path: Path) -> None:
+def test_the_loop_trains_it(tmp_path: Path) -> None:
     """Twenty updates tell rows from columns better than before."""
     torch.manual_seed(0)
     clip = dl.byte_clip(

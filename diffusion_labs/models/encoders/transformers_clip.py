@@ -42,6 +42,7 @@ class TransformersCLIP(PretrainedTextEncoder):
 
     model_class = "CLIPModel"
     model: Any
+    empty_text: Tensor | None
 
     def __init__(
         self,
@@ -67,6 +68,8 @@ class TransformersCLIP(PretrainedTextEncoder):
             )
         self.mean = tuple(mean)
         self.std = tuple(std)
+        # Once, as tokenizers cannot be compiled
+        self.register_buffer("empty_text", None if tokenizer is None else self.tokenize([""]), persistent=False)
 
     @property
     def embed_dim(self) -> int:
@@ -79,6 +82,10 @@ class TransformersCLIP(PretrainedTextEncoder):
         """The logarithm of the factor of similarities in training."""
         parameter: nn.Parameter = self.model.logit_scale
         return parameter
+
+    def null(self) -> Tensor | Texts:
+        """The tokens of the empty text."""
+        return super().null() if self.empty_text is None else self.empty_text
 
     def encode_image(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The embeddings, of length 1, of images in [-1, 1] of any size; see ``pixels``."""
