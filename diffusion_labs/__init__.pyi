@@ -27,6 +27,11 @@ from .models.ldm import stable_diffusion_1 as stable_diffusion_1
 from .models.ldm import stable_diffusion_1_inpainting as stable_diffusion_1_inpainting
 from .models.ldm import stable_diffusion_2 as stable_diffusion_2
 from .models.encoders import ByteTextEncoder as ByteTextEncoder
+from .models.encoders import CLIP as CLIP
+from .models.encoders import ByteTokenizer as ByteTokenizer
+from .models.encoders import EncodedText as EncodedText
+from .models.encoders import TransformersCLIP as TransformersCLIP
+from .models.encoders import byte_clip as byte_clip
 from .models.encoders import CachedTextEncoder as CachedTextEncoder
 from .models.encoders import ClassEmbedding as ClassEmbedding
 from .models.encoders import CLIPTextEncoder as CLIPTextEncoder
@@ -39,9 +44,15 @@ from .models.encoders import SpatialRescaler as SpatialRescaler
 from .models.encoders import T5TextEncoder as T5TextEncoder
 from .models.encoders import TextEncoder as TextEncoder
 from .models.encoders import encode_distinct as encode_distinct
+from .models.dalle2 import DiffusionPrior as DiffusionPrior
+from .models.dalle2 import dalle2_prior as dalle2_prior
+from .models.dalle2 import unchanged as unchanged
+from .models.dalle2 import unit_norm as unit_norm
 from .models.transformer import DITS as DITS
 from .models.transformer import DiT as DiT
 from .models.transformer import dit as dit
+from .models.transformer import PriorTransformer as PriorTransformer
+from .models.transformer import prior_transformer as prior_transformer
 from .models.encoders import last_states as last_states
 from .models.encoders import normalised_penultimate_states as normalised_penultimate_states
 from .models.encoders import penultimate_states as penultimate_states
@@ -97,6 +108,7 @@ from .predictors.flow_predictor import FlowPredictor as FlowPredictor
 from .predictors.score_predictor import ScorePredictor as ScorePredictor
 from .predictors.edm_predictor import EDMPredictor as EDMPredictor
 from .predictors.clamp import DynamicThreshold as DynamicThreshold
+from .predictors.clamp import FixedNorm as FixedNorm
 from .predictors.clamp import StaticClamp as StaticClamp
 
 # Schedules
@@ -201,6 +213,7 @@ from .transforms.transform import Transform as Transform
 from .transforms.diffusion_steps import ComputeTarget as ComputeTarget
 from .transforms.diffusion_steps import ComputeV as ComputeV
 from .transforms.diffusion_steps import RandomDiffusionSteps as RandomDiffusionSteps
+from .models.dalle2 import EncodeEmbeddings as EncodeEmbeddings
 from .models.ldm import EncodeLatents as EncodeLatents
 from .transforms.normalize_images import NormalizeImages as NormalizeImages
 from .transforms.random_inpainting_mask import RandomInpaintingMask as RandomInpaintingMask
@@ -228,6 +241,7 @@ from .training import EMA as EMA
 from .training import AutoencoderObjective as AutoencoderObjective
 from .training import BaseObjective as BaseObjective
 from .training import CheckpointError as CheckpointError
+from .training import ContrastiveObjective as ContrastiveObjective
 from .training import Experiment as Experiment
 from .training import KLObjective as KLObjective
 from .training import VQObjective as VQObjective
@@ -252,6 +266,7 @@ from .data import EncodedDataset as EncodedDataset
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
 from .data import TarImages as TarImages
+from .data import TemplateCaptions as TemplateCaptions
 from .data import encode_dataset as encode_dataset
 
 # The own format
@@ -279,6 +294,9 @@ from .interop import to_compvis_checkpoint as to_compvis_checkpoint
 from .interop import from_diffusers_dit_config as from_diffusers_dit_config
 from .interop import load_diffusers_dit as load_diffusers_dit
 from .interop import save_diffusers_dit as save_diffusers_dit
+from .interop import from_diffusers_prior_config as from_diffusers_prior_config
+from .interop import load_diffusers_prior as load_diffusers_prior
+from .interop import save_diffusers_prior as save_diffusers_prior
 from .interop import load_dit as load_dit
 from .interop import load_torchmultimodal_autoencoder as load_torchmultimodal_autoencoder
 from .interop import load_torchmultimodal_unet as load_torchmultimodal_unet

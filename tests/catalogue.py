@@ -76,7 +76,11 @@ PREDICTORS: dict[str, Callable[..., dl.Predictor]] = {
     "edm": dl.EDMPredictor,
 }
 
-CLAMPS = {"static": dl.StaticClamp, "dynamic": lambda: dl.DynamicThreshold(0.9)}
+CLAMPS = {
+    "static": dl.StaticClamp,
+    "dynamic": lambda: dl.DynamicThreshold(0.9),
+    "norm": lambda: dl.FixedNorm(1.0),
+}
 
 
 def no_noise(level: dl.NoiseLevel) -> float:
@@ -372,6 +376,35 @@ def latent_diffusion(network: nn.Module | None = None, **options: Any) -> dl.Lat
     return dl.LatentDiffusion(tiny_kl(), sampler, conditioner(), dl.LatentScale(0.2, 0.5), **options)
 
 
+def prior_network() -> nn.Module:
+    """A Transformer for embeddings of width 6, with random weights everywhere."""
+    return randomise(
+        dl.prior_transformer(embed_dim=6, text_dim=8, text_embed_dim=5, max_tokens=7, dim=16, depth=2, num_heads=2)
+    )
+
+
+def prompt(size: int = 4) -> dict[str, Tensor]:
+    """What ``prior_network`` is told of texts of different lengths."""
+    return {
+        "text": torch.randn(size, 5, 8),
+        "text_mask": torch.arange(5) < torch.arange(size)[:, None] + 1,
+        "text_embedding": torch.randn(size, 5),
+    }
+
+
+def tiny_clip(**options: Any) -> dl.TransformersCLIP:
+    """CLIP of images of 8 pixels and texts of at most 12 bytes, with random weights everywhere."""
+    sizes = {"embed_dim": 5, "image_dim": 8, "image_depth": 1, "text_dim": 8, "text_depth": 1, "num_heads": 2}
+    return randomise(dl.byte_clip(image_size=8, max_bytes=12, **{**sizes, "frozen": True, **options}))
+
+
+def diffusion_prior(clip: nn.Module | None = None, **options: Any) -> dl.DiffusionPrior:
+    """A tiny system with random weights everywhere, for the embeddings of ``tiny_clip``."""
+    network = dl.prior_transformer(embed_dim=5, text_dim=8, max_tokens=14, dim=16, depth=1, num_heads=2)
+    given = {"dropout": 0.3, "guidance_scale": 2.0, "eval_steps": 4, "progress_bar": False, **options}
+    return dl.dalle2_prior(randomise(network), clip=clip, scale=dl.LatentScale([0.1] * 5, [2.0] * 5), **given)
+
+
 # With the arguments of a call.
 SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
     "class_embedding": lambda: (randomise(dl.ClassEmbedding(NUM_CLASSES, 8)), (torch.tensor([0, 3, 2, 0]),)),
@@ -386,6 +419,12 @@ SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
         (torch.tensor([[[1, 3, 7, 8], [1, 6, 7, 8]], [[1, 8, 0, 0], [1, 8, 8, 8]]]),),
     ),
     "spatial_rescaler": lambda: (randomise(dl.SpatialRescaler(1, 3, 2)), (torch.randn(4, 3, 8, 8),)),
+    "prior_transformer": lambda: (prior_network(), (torch.randn(4, 6), torch.tensor([0, 10, 500, 999]), prompt())),
+    "transformers_clip": lambda: (tiny_clip(), (tiny_clip().tokenize(texts()),)),
+    "diffusion_prior": lambda: (
+        diffusion_prior(tiny_clip()),
+        (torch.randn(4, 5), torch.tensor([0, 10, 500, 999]), {"caption": tiny_clip().tokenize(texts())}),
+    ),
     "conditioner": lambda: (
         conditioner(),
         ({"caption": text_encoder().tokenize(texts()), "class": torch.arange(4) % 3}, torch.randn(4, 3, 4, 4)),
@@ -418,6 +457,7 @@ PERCEPTUAL: dict[str, Callable[[], nn.Module]] = {
 OBJECTIVES: dict[str, Callable[[], nn.Module]] = {
     "kl": lambda: dl.KLObjective(tiny_kl(), perceptual=PERCEPTUAL["features"]()),
     "vq": lambda: dl.VQObjective(tiny_vq(), perceptual=PERCEPTUAL["features"]()),
+    "contrastive": lambda: dl.ContrastiveObjective(tiny_clip(frozen=False)),
 }
 
 
@@ -560,6 +600,7 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "compute_target": lambda: dl.ComputeTarget(dl.NoisePredictor(SCHEDULES["cosine"]())),
     "compute_v": lambda: dl.ComputeV(SCHEDULES["cosine"]()),
     "encode_latents": lambda: dl.EncodeLatents(tiny_kl(), dl.LatentScale(0.2, 0.5), data_field="images"),
+    "encode_embeddings": lambda: dl.EncodeEmbeddings(tiny_clip(), dl.LatentScale(scale=2.0), data_field="images"),
     "inpainting_mask": dl.RandomInpaintingMask,
     "super_resolution": lambda: dl.SuperResolutionTransform(
         4, blur_sigma=(0.4, 0.6), blur_probability=0.5, noise_sigma=(0.0, 0.1)
@@ -577,6 +618,7 @@ def batch(size: int = 4) -> dict[str, Tensor]:
         "pixels": (x * 127.5 + 127.5).to(torch.uint8),
         "images": x.clone(),
         "class": torch.arange(size) % NUM_CLASSES,
+        "caption": dl.ByteTokenizer()(texts(size), max_length=14)["input_ids"],
         "noise": noise,
         "t": t,
         "xt": schedule.q_sample(x, noise, t),

@@ -89,8 +89,10 @@ def wanted(sizes: ModelSizes, class_name: str | None, prompt: str | None, count:
     return torch.full((count,), names.index(choose("class", class_name, names)))
 
 
-def check_complete(sizes: ModelSizes) -> None:
-    """Raise if a sample needs an image."""
+def check_complete(sizes: object) -> None:
+    """Raise if a sample needs an image, or is none."""
+    if not isinstance(sizes, ModelSizes):
+        raise UserError(f"a {type(sizes).__name__} draws no images; use it from Python: model, sizes = load_run(...)")
     if sizes.known:
         raise UserError(
             f"this model restores images and needs {list(sizes.known)}; use it from Python: load_run and "

@@ -13,7 +13,7 @@ from docstring_parser import parse
 from diffusion_labs.cli import UserError, choose
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
-from diffusion_labs.recipes.run import has_checkpoint, prepare_run
+from diffusion_labs.recipes.run import draws_images, has_checkpoint, prepare_run
 from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device
 
 HELP = """usage: diffusion-labs train RECIPE [OPTIONS]
@@ -32,7 +32,9 @@ def run(words: Sequence[str]) -> None:
     chosen = chosen_options("train", words, RECIPES, HELP)
     if chosen is not None:
         run_dir = carry_out(*chosen)
-        print(f"Done. Draw from it with: diffusion-labs sample {run_dir}")
+        print(
+            f"Done. Draw from it with: diffusion-labs sample {run_dir}" if draws_images(run_dir) else f"Done: {run_dir}"
+        )
 
 
 def chosen_options(

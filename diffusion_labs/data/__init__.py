@@ -9,6 +9,7 @@ from diffusion_labs.data.folder import ImageFolder
 from diffusion_labs.data.idx import read_idx
 from diffusion_labs.data.idx_images import IDXImages
 from diffusion_labs.data.tar_images import TarImages
+from diffusion_labs.data.template_captions import TemplateCaptions
 from diffusion_labs.data.tensor_images import TensorImages
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ImageFolder",
     "MapDataset",
     "TarImages",
+    "TemplateCaptions",
     "TensorImages",
     "download_mnist",
     "encode_dataset",

@@ -8,6 +8,7 @@ from diffusion_labs.layers.attention import (
     split_heads_stacked,
 )
 from diffusion_labs.layers.class_condition import ClassCondition
+from diffusion_labs.layers.conditions import tokens_of, vector_of
 from diffusion_labs.layers.convolution import Conv, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 from diffusion_labs.layers.modulated_transformer import (
@@ -50,5 +51,7 @@ __all__ = [
     "sinusoidal_positions",
     "split_heads_interleaved",
     "split_heads_stacked",
+    "tokens_of",
+    "vector_of",
     "zero_init",
 ]

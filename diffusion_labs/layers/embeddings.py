@@ -62,6 +62,7 @@ class TimeEmbedding(nn.Module):
     Args:
         frequency_dim: width of the sinusoidal embedding.
         embed_dim: width of the output.
+        hidden_dim: width between the two layers; ``embed_dim`` by default.
         max_period: see ``sinusoidal_embedding``.
         shift: see ``sinusoidal_embedding``.
         scale: see ``sinusoidal_embedding``.
@@ -72,18 +73,20 @@ class TimeEmbedding(nn.Module):
         frequency_dim: int,
         embed_dim: int,
         *,
+        hidden_dim: int | None = None,
         max_period: float | int = 10_000,
         shift: int = 0,
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        hidden_dim = embed_dim if hidden_dim is None else hidden_dim
         self.frequency_dim = frequency_dim
         self.embed_dim = embed_dim
         self.max_period = max_period
         self.shift = shift
         self.scale = scale
-        self.linear_in = nn.Linear(frequency_dim, embed_dim)
-        self.linear_out = nn.Linear(embed_dim, embed_dim)
+        self.linear_in = nn.Linear(frequency_dim, hidden_dim)
+        self.linear_out = nn.Linear(hidden_dim, embed_dim)
 
     def forward(self, timestep: Shaped[Tensor, " b"]) -> Float[Tensor, "b e"]:
         dtype = self.linear_in.weight.dtype

@@ -44,15 +44,21 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "b n c"], identity: Bool[Tensor, " b"] | None = None) -> Float[Tensor, "b n c"]:
+    def forward(
+        self,
+        x: Float[Tensor, "b n c"],
+        identity: Bool[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, "b *q m"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
         """Attend.
 
         Args:
             x: the tokens.
             identity: for which samples the attention map is the identity: ``out(v)``.
+            mask: which tokens may be attended to; see ``attention``.
         """
         q, k, v = split_heads_stacked(self.qkv(x), self.num_heads, 3)
-        h = attention(q, k, v)
+        h = attention(q, k, v, mask)
         if identity is not None:
             h = torch.where(identity[:, None, None, None], v, h)
         return self.out(merge_heads(h))

@@ -88,19 +88,19 @@ class EncoderBlock(nn.Module):
 
     Args:
         width: of x.
-        attention: of x to itself.
+        attention: of x to itself, called with a mask.
         feed_forward: of each token.
     """
 
-    def __init__(self, width: int, attention: MultiHeadAttention, feed_forward: nn.Module) -> None:
+    def __init__(self, width: int, attention: nn.Module, feed_forward: nn.Module) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width)
         self.attention = attention
         self.norm_feed_forward = nn.LayerNorm(width)
         self.feed_forward = feed_forward
 
-    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n d"]:
-        """Transform x; the mask is true for the tokens that may be attended to, all of them by default."""
+    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b *q m"] | None = None) -> Float[Tensor, "b n d"]:
+        """Transform x; the mask is true for the tokens that may be attended to, see ``attention``."""
         x = x + self.attention(self.norm_attention(x), mask=mask)
         return x + self.feed_forward(self.norm_feed_forward(x))
 

@@ -2,16 +2,18 @@
 
 from diffusion_labs.models.adm_unet import ADMUNet, adm_unet, levels_of_factors
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, autoencoder_kl, vq_model
-from diffusion_labs.models.transformer import DiT, dit
+from diffusion_labs.models.transformer import DiT, PriorTransformer, dit, prior_transformer
 
 __all__ = [
     "ADMUNet",
     "AutoencoderKL",
     "DiT",
+    "PriorTransformer",
     "VQModel",
     "adm_unet",
     "autoencoder_kl",
     "dit",
     "levels_of_factors",
+    "prior_transformer",
     "vq_model",
 ]

@@ -1,6 +1,6 @@
 """Predictors: what the network is trained to output, and the way back to clean data."""
 
-from diffusion_labs.predictors.clamp import DynamicThreshold, StaticClamp
+from diffusion_labs.predictors.clamp import DynamicThreshold, FixedNorm, StaticClamp
 from diffusion_labs.predictors.edm_predictor import EDMPredictor
 from diffusion_labs.predictors.flow_predictor import FlowPredictor
 from diffusion_labs.predictors.noise_predictor import NoisePredictor
@@ -13,6 +13,7 @@ __all__ = [
     "Denoised",
     "DynamicThreshold",
     "EDMPredictor",
+    "FixedNorm",
     "FlowPredictor",
     "NoisePredictor",
     "Predictor",

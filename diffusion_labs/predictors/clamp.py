@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -49,3 +50,20 @@ class DynamicThreshold:
         s = torch.lerp(below, above, rank - math.floor(rank)).clamp(self.bound, self.limit)
         s = s.reshape(-1, *[1] * (x0.ndim - 1))
         return torch.minimum(torch.maximum(x0, -s), s) * (self.bound / s)
+
+
+@dataclass(frozen=True)
+class FixedNorm:
+    """``norm * x0 / |x0|``: each sample has the length of the data, where all data have the same.
+
+    For embeddings of CLIP, whose length is 1 times the scale that diffusion gives them.
+    """
+
+    norm: float
+
+    def __post_init__(self) -> None:
+        if not self.norm > 0:
+            raise ValueError(f"norm ({self.norm}) must be positive")
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        return self.norm * F.normalize(x0.flatten(1), dim=1).view_as(x0)

@@ -1,10 +1,11 @@
-"""Text models of the library transformers, and their tokenizers, inside of our components."""
+"""Text models of the library transformers, CLIP, and tokenizers, inside of our components."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 MODELS = (
+    "CLIPModel",
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "T5EncoderModel",
@@ -36,8 +37,8 @@ def config_of(model: Any) -> dict[str, Any]:
         ValueError: for a class that is not in ``MODELS``.
     """
     _check(type(model).__name__)
-    config: dict[str, Any] = model.config.to_dict()
-    return {key: value for key, value in config.items() if _kept(key)}
+    config: dict[str, Any] = _kept_of(model.config.to_dict())
+    return config
 
 
 def build_model(name: object, config: Mapping[str, Any]) -> Any:
@@ -47,7 +48,7 @@ def build_model(name: object, config: Mapping[str, Any]) -> Any:
         ValueError: for a class that is not in ``MODELS``, or a key that names code.
     """
     _check(name)
-    refused = [key for key in config if not _kept(key)]
+    refused = _refused(config)
     if refused:
         raise ValueError(f"names {refused} for {name}, which is no size or setting of a model; remove them")
     model_class = getattr(_transformers(), str(name))
@@ -73,8 +74,22 @@ def _check(name: object) -> None:
         raise ValueError(f"names the model {name!r} of transformers, which is not known here; give one of {MODELS}")
 
 
-def _kept(key: str) -> bool:
-    return key not in NOT_KEPT and not key.endswith(FETCHED)
+def _kept(key: object) -> bool:
+    return key not in NOT_KEPT and not str(key).endswith(FETCHED)
+
+
+def _kept_of(config: Any) -> Any:
+    """A configuration without what is not kept, in the configurations of its parts, too."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: _kept_of(value) for key, value in config.items() if _kept(key)}
+
+
+def _refused(config: Any) -> list[str]:
+    """The keys that are not kept, of a configuration and of those of its parts."""
+    if not isinstance(config, Mapping):
+        return []
+    return [name for key, value in config.items() for name in ([] if _kept(key) else [key]) + _refused(value)]
 
 
 def _transformers() -> Any:

@@ -10,6 +10,8 @@ KINDS = {
     "ImageTransformer": "diffusion_labs.recipes.image_diffusion",
     "LatentModel": "diffusion_labs.recipes.latent_model",
     "LatentTransformer": "diffusion_labs.recipes.latent_model",
+    "CLIPModel": "diffusion_labs.recipes.dalle2",
+    "PriorModel": "diffusion_labs.recipes.dalle2",
     "SuperResolutionModel": "diffusion_labs.recipes.restoration",
     "InpaintingModel": "diffusion_labs.recipes.restoration",
 }
@@ -21,7 +23,7 @@ def described(sizes: Any) -> dict[str, Any]:
 
 
 def sizes_of(description: Mapping[str, Any]) -> Any:
-    """The sizes of a description, a ``ModelSizes``.
+    """The sizes of a description: a ``ModelSizes``, if the model draws images.
 
     Raises:
         ValueError: for an unknown kind, or sizes that are not its own.

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_labs.files import write_json
 from diffusion_labs.recipes.catalogue import find_recipe
+from diffusion_labs.recipes.drawing import ModelSizes
 from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.recipes.stages import Stages, trained_weights
 from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
@@ -48,7 +49,7 @@ def has_checkpoint(run_dir: Path) -> bool:
 
 
 def load_run(run_dir: Path, device: str = "cpu") -> tuple[Any, Any]:
-    """The trained model of a run, with averaged weights and in eval mode, and its sizes, a ``ModelSizes``.
+    """The trained model of a run, with averaged weights and in eval mode, and its sizes, mostly a ``ModelSizes``.
 
     Raises:
         CheckpointError: if the folder is not that of a run, or has no whole checkpoint.
@@ -63,6 +64,11 @@ def load_run(run_dir: Path, device: str = "cpu") -> tuple[Any, Any]:
     model = sizes.build()
     model.load_state_dict(weights)
     return model.eval().to(find_device(device)), sizes
+
+
+def draws_images(run_dir: Path) -> bool:
+    """Whether the model of a run draws images, as most do; those that are a part of a system make something else."""
+    return isinstance(sizes_of(read_run(run_dir)["model"]), ModelSizes)
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from diffusion_labs.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from diffusion_labs.training.contrastive_objective import ContrastiveObjective
 from diffusion_labs.training.device import find_device
 from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
@@ -27,6 +28,7 @@ __all__ = [
     "AutoencoderObjective",
     "BaseObjective",
     "CheckpointError",
+    "ContrastiveObjective",
     "Experiment",
     "KLObjective",
     "Objective",

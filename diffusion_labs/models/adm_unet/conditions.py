@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
-from diffusion_labs.layers import sinusoidal_embedding
+from diffusion_labs.layers import sinusoidal_embedding, tokens_of, vector_of
 from diffusion_labs.models.adm_unet.blocks import Context
 
 
@@ -68,19 +68,6 @@ class JointCondition(nn.Module):
         return embedding
 
 
-def vector_of(conditions: ConditionalInputs, name: str, width: int, timestep: Tensor) -> Tensor:
-    """A vector condition, ``[b, width]``; zeros if it is absent."""
-    shape = [timestep.shape[0], width]
-    vector = conditions.get(name)
-    if vector is None:
-        return torch.zeros(shape, device=timestep.device)
-    if list(vector.shape) != shape:
-        raise ValueError(
-            f"{name!r} has shape {list(vector.shape)}, but must be {shape}: one vector of that width for each sample"
-        )
-    return vector
-
-
 class TokenCondition(nn.Module):
     """Tokens as they are; absent ones are one zero token.
 
@@ -97,20 +84,7 @@ class TokenCondition(nn.Module):
         self.width = width
 
     def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Context:
-        batch, width = timestep.shape[0], self.width
-        tokens, mask = conditions.get(self.name), conditions.get(f"{self.name}_mask")
-        if tokens is None:
-            tokens, mask = torch.zeros(batch, 1, width, device=timestep.device), None
-        elif tokens.dim() != 3 or tokens.shape[0] != batch or tokens.shape[2] != width:
-            raise ValueError(
-                f"{self.name!r} has shape {list(tokens.shape)}, but must be [{batch}, n, {width}]: n tokens "
-                "of that width for each sample"
-            )
-        elif mask is not None and (mask.dtype != torch.bool or mask.shape != tokens.shape[:2]):
-            raise ValueError(
-                f"'{self.name}_mask' is {mask.dtype} of shape {list(mask.shape)}, but must be torch.bool of "
-                f"shape {list(tokens.shape[:2])}: true for the valid tokens of {self.name!r}"
-            )
+        tokens, mask = tokens_of(conditions, self.name, self.width, timestep)
         return Context(self.project(tokens), mask)
 
     def project(self, tokens: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Encoders of conditions: from classes, texts and maps to what networks take."""
 
 from diffusion_labs.models.encoders.byte_text_encoder import ByteTextEncoder
+from diffusion_labs.models.encoders.byte_tokenizer import ByteTokenizer
 from diffusion_labs.models.encoders.cached_text_encoder import CachedTextEncoder
 from diffusion_labs.models.encoders.class_embedding import ClassEmbedding
+from diffusion_labs.models.encoders.clip import CLIP, EncodedText
 from diffusion_labs.models.encoders.clip_text_encoder import (
     CLIPTextEncoder,
     last_states,
@@ -17,20 +19,26 @@ from diffusion_labs.models.encoders.sentence_encoder import SentenceEncoder
 from diffusion_labs.models.encoders.spatial_rescaler import SpatialRescaler
 from diffusion_labs.models.encoders.t5_text_encoder import T5TextEncoder
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, encode_distinct
+from diffusion_labs.models.encoders.transformers_clip import TransformersCLIP, byte_clip
 
 __all__ = [
+    "CLIP",
     "ByteTextEncoder",
+    "ByteTokenizer",
     "CLIPTextEncoder",
     "CachedTextEncoder",
     "ClassEmbedding",
     "ConcatTextEncoder",
     "Conditioner",
+    "EncodedText",
     "LDMTextEncoder",
     "PretrainedTextEncoder",
     "SentenceEncoder",
     "SpatialRescaler",
     "T5TextEncoder",
     "TextEncoder",
+    "TransformersCLIP",
+    "byte_clip",
     "encode_distinct",
     "last_states",
     "normalised_penultimate_states",

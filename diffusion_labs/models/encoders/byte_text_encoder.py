@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.conditioning import mask_of
 from diffusion_labs.layers import EncoderBlock, GatedFeedForward, MultiHeadAttention
+from diffusion_labs.models.encoders.byte_tokenizer import cut
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
 
 START = 256  # the numbers below are bytes
@@ -52,7 +53,7 @@ class ByteTextEncoder(TextEncoder):
 
     def tokenize(self, texts: Texts) -> Int[Tensor, "b n"]:
         """The bytes of texts after a start token, padded to the longest of the batch."""
-        rows = [[START, *_cut(text, self.max_bytes)] for text in texts]
+        rows = [[START, *cut(text, self.max_bytes)] for text in texts]
         length = max(map(len, rows), default=1)
         return torch.tensor([row + [PADDING] * (length - len(row)) for row in rows], dtype=torch.long, device="cpu")
 
@@ -77,8 +78,3 @@ class ByteTextEncoder(TextEncoder):
     def null(self) -> Int[Tensor, "1 1"]:
         """The start token alone."""
         return torch.full((1, 1), START, device=self.device)
-
-
-def _cut(text: str, size: int) -> bytes:
-    """The UTF-8 of as many whole characters of a text as fit."""
-    return text.encode()[:size].decode(errors="ignore").encode()

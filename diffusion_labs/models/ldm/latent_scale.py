@@ -61,13 +61,27 @@ class LatentScale(PreciseModule):
             ValueError: for no images, or latents without spread.
         """
         device = next(autoencoder.parameters()).device
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
         with evaluating(autoencoder):
-            for images in batches:
-                z = autoencoder.posterior(images.to(device)).sample().double().cpu()
-                values = z.transpose(0, 1).flatten(1) if per_channel else z.reshape(1, -1)
-                count += values.shape[1]
-                total, squares = total + values.sum(1), squares + (values**2).sum(1)
+            latents = (autoencoder.posterior(images.to(device)).sample() for images in batches)
+            return cls.of(latents, per_channel=per_channel)
+
+    @classmethod
+    def of(cls, latents: Iterable[Tensor], *, per_channel: bool = False) -> "LatentScale":
+        """With the mean and 1 / standard deviation of data.
+
+        Args:
+            latents: batches ``[b, c, ...]`` of them, all of which are read; embeddings ``[b, d]``, too.
+            per_channel: measure each channel on its own.
+
+        Raises:
+            ValueError: for no data, or data without spread.
+        """
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for batch in latents:
+            z = batch.detach().double().cpu()
+            values = z.transpose(0, 1).flatten(1) if per_channel else z.reshape(1, -1)
+            count += values.shape[1]
+            total, squares = total + values.sum(1), squares + (values**2).sum(1)
         if count < 2:
             raise ValueError(f"the latents have {count} values; give at least one batch of images to measure them on")
         mean = total / count
@@ -75,7 +89,7 @@ class LatentScale(PreciseModule):
         if not bool((std > 1e-6 * mean.abs()).all()):
             raise ValueError(
                 f"the latents of these images have the standard deviation {std.tolist()}; give other images, or train "
-                "the autoencoder first"
+                "what encodes them first"
             )
         return cls(mean, 1 / std) if per_channel else cls(mean[0], 1 / std[0])
 
