@@ -26,6 +26,10 @@ from .models.ldm import ldm_text2img_large as ldm_text2img_large
 from .models.ldm import stable_diffusion_1 as stable_diffusion_1
 from .models.ldm import stable_diffusion_1_inpainting as stable_diffusion_1_inpainting
 from .models.ldm import stable_diffusion_2 as stable_diffusion_2
+from .models.dalle2 import DALLE2_UNETS as DALLE2_UNETS
+from .models.dalle2 import dalle2_decoder as dalle2_decoder
+from .models.dalle2 import dalle2_upsampler_256 as dalle2_upsampler_256
+from .models.dalle2 import dalle2_upsampler_1024 as dalle2_upsampler_1024
 from .models.encoders import ByteTextEncoder as ByteTextEncoder
 from .models.encoders import CachedTextEncoder as CachedTextEncoder
 from .models.encoders import ClassEmbedding as ClassEmbedding
@@ -198,8 +202,10 @@ from .transforms.diffusion_steps import ComputeV as ComputeV
 from .transforms.diffusion_steps import RandomDiffusionSteps as RandomDiffusionSteps
 from .models.ldm import EncodeLatents as EncodeLatents
 from .transforms.normalize_images import NormalizeImages as NormalizeImages
+from .transforms.random_crop import RandomCrop as RandomCrop
 from .transforms.random_inpainting_mask import RandomInpaintingMask as RandomInpaintingMask
 from .transforms.super_resolution_transform import SuperResolutionTransform as SuperResolutionTransform
+from .transforms.bsr_degradation import BSRDegradation as BSRDegradation
 
 # Losses, and weightings by noise level
 from .losses.diffusion_hybrid_loss import DiffusionHybridLoss as DiffusionHybridLoss

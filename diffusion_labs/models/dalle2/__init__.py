@@ -1,0 +1,12 @@
+"""DALL-E 2: text to images through embeddings of CLIP."""
+
+from diffusion_labs.models.dalle2.decoder import dalle2_decoder
+from diffusion_labs.models.dalle2.unet_sizes import DALLE2_UNETS
+from diffusion_labs.models.dalle2.upsamplers import dalle2_upsampler_256, dalle2_upsampler_1024
+
+__all__ = [
+    "DALLE2_UNETS",
+    "dalle2_decoder",
+    "dalle2_upsampler_256",
+    "dalle2_upsampler_1024",
+]
