@@ -27,6 +27,12 @@ from .models.ldm import stable_diffusion_1 as stable_diffusion_1
 from .models.ldm import stable_diffusion_1_inpainting as stable_diffusion_1_inpainting
 from .models.ldm import stable_diffusion_2 as stable_diffusion_2
 from .models.dalle2 import DALLE2_UNETS as DALLE2_UNETS
+from .models.dalle2 import CLIP as CLIP
+from .models.dalle2 import DALLE2 as DALLE2
+from .models.dalle2 import ImageEncoding as ImageEncoding
+from .models.dalle2 import Prior as Prior
+from .models.dalle2 import slerp as slerp
+from .models.dalle2 import text_difference as text_difference
 from .models.dalle2 import dalle2_decoder as dalle2_decoder
 from .models.dalle2 import dalle2_upsampler_256 as dalle2_upsampler_256
 from .models.dalle2 import dalle2_upsampler_1024 as dalle2_upsampler_1024
@@ -274,6 +280,9 @@ from .interop import to_lpips as to_lpips
 from .interop import save_diffusers_unet as save_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
+from .interop import from_diffusers_unclip_config as from_diffusers_unclip_config
+from .interop import load_diffusers_unclip_decoder as load_diffusers_unclip_decoder
+from .interop import save_diffusers_unclip_decoder as save_diffusers_unclip_decoder
 from .interop import load_compvis_checkpoint as load_compvis_checkpoint
 from .interop import read_compvis_checkpoint as read_compvis_checkpoint
 from .interop import to_compvis_checkpoint as to_compvis_checkpoint

@@ -17,6 +17,11 @@ from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffuse
 from diffusion_labs.interop.diffusers_config_written import to_diffusers_config
 from diffusion_labs.interop.diffusers_dit import from_diffusers_dit_config, load_diffusers_dit, save_diffusers_dit
 from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_unclip import (
+    from_diffusers_unclip_config,
+    load_diffusers_unclip_decoder,
+    save_diffusers_unclip_decoder,
+)
 from diffusion_labs.interop.diffusers_unet import (
     from_diffusers_unet_config,
     load_diffusers_unet,
@@ -43,6 +48,7 @@ __all__ = [
     "TensorChange",
     "from_diffusers_config",
     "from_diffusers_dit_config",
+    "from_diffusers_unclip_config",
     "from_diffusers_unet_config",
     "load_compvis_autoencoder",
     "load_compvis_checkpoint",
@@ -50,6 +56,7 @@ __all__ = [
     "load_diffusers_autoencoder",
     "load_diffusers_dit",
     "load_diffusers_pipeline",
+    "load_diffusers_unclip_decoder",
     "load_diffusers_unet",
     "load_dit",
     "load_foreign",
@@ -61,6 +68,7 @@ __all__ = [
     "load_torchmultimodal_unet",
     "save_diffusers_autoencoder",
     "save_diffusers_dit",
+    "save_diffusers_unclip_decoder",
     "save_diffusers_unet",
     "save_diffusers_pipeline",
     "to_compvis_autoencoder",

@@ -1,6 +1,7 @@
 """The decoder and the upsamplers of DALL-E 2: the sizes of Table 3, and what they are trained with."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_the_upsamplers_have_the_sizes_of_the_paper_and_no_attention(name: str) 
 class Spy(dl.ConditionalModule):
     """Remembers the conditions of its last call."""
 
-    condition_shapes = {"image_embedding": (5,), "text": (None, 3), "text_embedding": (5,)}
+    condition_shapes: ClassVar = {"image_embedding": (5,), "text": (None, 3), "text_embedding": (5,)}
 
     def __init__(self) -> None:
         super().__init__(["image_embedding", "text", "text_mask", "text_embedding"])

