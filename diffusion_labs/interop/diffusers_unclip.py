@@ -72,16 +72,14 @@ def load_diffusers_unclip_decoder(
         FileNotFoundError: without such files.
         ValueError: naming the key that is unknown or cannot be represented; or listing the weights that do not fit.
     """
-    folders = {name: find_model(Path(folder) / name, ["."]) for name in PLACES}
+    folders = {name: find_model(Path(folder) / name, [name]) for name in PLACES}
     configs = {name: read_config(place) for name, place in folders.items()}
     with torch.device("meta"):
         network = from_diffusers_unclip_config(configs["decoder"], configs["text_proj"])
     network.to_empty(device="cpu")
     tensors = read_diffusers_weights(folders["text_proj"], variant)
     null = nn.Parameter(tensors.pop(NULL).to(torch.get_default_dtype()))
-    cosines_first = configs["decoder"].get("flip_sin_to_cos", True)
-    weights = {**read_diffusers_weights(folders["decoder"], variant), **tensors}
-    load_foreign(network, weights, _rules(network, cosines_first=cosines_first))
+    load_foreign(network, {**read_diffusers_weights(folders["decoder"], variant), **tensors}, _rules(network))
     return _guided(network, null, guidance_scale)
 
 
@@ -203,8 +201,8 @@ def _written(network: Any) -> dict[str, dict[str, Any]]:
     return {"decoder": decoder, "text_proj": text_proj}
 
 
-def _rules(network: ADMUNet, *, cosines_first: bool = True) -> KeyRules:
-    return diffusers_unet_rules(network, cosines_first=cosines_first, conditions=_condition_rules(network))
+def _rules(network: ADMUNet) -> KeyRules:
+    return diffusers_unet_rules(network, conditions=_condition_rules(network))
 
 
 def _condition_rules(network: Any) -> list[KeyRule]:

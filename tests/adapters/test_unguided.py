@@ -32,7 +32,7 @@ def test_guidance_is_gone_and_all_else_is_the_same(name: str) -> None:
 
 def test_guidance_inside_of_another_adapter_is_gone_too_and_the_stack_is_as_it_was() -> None:
     network = TinyNetwork(2)
-    guided = dl.CFGuidance(network, {"class": 0.5}, {"class": nn.Parameter(torch.tensor(3.0))}, guidance_scale=3.0)
+    guided = dl.CFGuidance(network, {"class": 0.5}, null={"class": nn.Parameter(torch.tensor(3.0))}, guidance_scale=3.0)
     stack = dl.SuperResolution(guided).eval()
     inputs = lambda x: {"low_resolution": x[:, :, ::2, ::2]}  # noqa: E731
     before = call(stack, inputs)

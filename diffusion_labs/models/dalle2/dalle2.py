@@ -154,7 +154,8 @@ class DALLE2(nn.Module):
                 f"images have shape {list(images.shape)}, but must be square with a side of {self.sizes}; resize them"
             )
         first = self.sizes.index(images.shape[-1])
-        for sampler, size in list(zip(self.upsamplers, self.sizes[1:], strict=True))[first:]:
+        stages: list[tuple[Any, int]] = list(zip(self.upsamplers, self.sizes[1:], strict=True))
+        for sampler, size in stages[first:]:
             noise = self._noise(sampler, images, size, generator)
             images = sampler(noise, conditional_inputs={"low_resolution": images}, generator=generator)
         return images
@@ -246,12 +247,7 @@ class DALLE2(nn.Module):
 
     @torch.no_grad()
     def super_resolution(
-        self,
-        x: Tensor,
-        *,
-        noise_std: float = 0.05,
-        steps: int | None = None,
-        generator: Generators = None,
+        self, x: Tensor, *, noise_std: float = 0.05, steps: int | None = None, generator: Generators = None
     ) -> Tensor:
         """Large images of small ones, for which nothing was trained.
 
@@ -282,16 +278,9 @@ class DALLE2(nn.Module):
         return self._plain(0.0, steps)
 
     def _plain(self, eta: float, steps: int | None, model: nn.Module | None = None) -> DDIMSampler:
-        decoder = self.decoder
-        sampler = DDIMSampler(
-            without_guidance(decoder.model) if model is None else model,
-            decoder.schedule,
-            decoder.predictor,
-            eta=eta,
-            eval_steps=decoder.eval_steps if steps is None else steps,
-            grid=decoder.grid,
-            progress_bar=decoder.progress_bar,
-        )
+        decoder, model = self.decoder, without_guidance(self.decoder.model) if model is None else model
+        sampler = DDIMSampler(model, decoder.schedule, decoder.predictor, eta=eta, progress_bar=decoder.progress_bar)
+        sampler.grid, sampler.eval_steps = decoder.grid, decoder.eval_steps if steps is None else steps
         sampler.training = False
         return sampler
 

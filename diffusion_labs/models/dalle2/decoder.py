@@ -43,10 +43,9 @@ def dalle2_decoder(
     """
     network = adm_unet(**DALLE2_UNETS["decoder"]) if network is None else network
     understood: frozenset[str] = getattr(network, "condition_names", None) or frozenset()
-    text = ("text", "text_embedding") if "text_embedding" in understood else "text"
-    model = CFGuidance(
-        network, {"image_embedding": embedding_dropout, text: text_dropout}, guidance_scale=guidance_scale
-    )
+    text: str | tuple[str, ...] = ("text", "text_embedding") if "text_embedding" in understood else "text"
+    dropout: dict[str | tuple[str, ...], float] = {"image_embedding": embedding_dropout, text: text_dropout}
+    model = CFGuidance(network, dropout, guidance_scale=guidance_scale)
     schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
     predictor = NoisePredictor(schedule, clamp=StaticClamp())
     settings: SamplerOptions = {"eval_steps": 250, "grid": linspace, **options}

@@ -14,8 +14,8 @@ def slerp(
 
     ``sin((1 - theta) omega) / sin(omega) u + sin(theta omega) / sin(omega) v``, with u and v the directions of the two
     and omega the angle between them, of each sample on its own (Shoemake, Animating Rotation with Quaternion Curves).
-    Where sin(omega) is nearly 0, it is linear interpolation. So embeddings of norm 1 stay at norm 1, and raw ones have
-    a norm between those of the two.
+    Where sin(omega) is nearly 0, or a vector is, it is linear interpolation. So embeddings of norm 1 stay at norm 1,
+    and raw ones have a norm between those of the two.
 
     Args:
         first: at theta = 0.
@@ -33,7 +33,7 @@ def slerp(
     omega = torch.acos((u * v).flatten(1).sum(1).clamp(-1, 1)).reshape(shape)
 
     sine = omega.sin()
-    near = sine < SMALLEST_SINE
+    near = (sine < SMALLEST_SINE) | (norms[0] == 0) | (norms[1] == 0)
     sine = torch.where(near, 1.0, sine)
     turned = ((1 - share) * omega).sin() / sine * u + (share * omega).sin() / sine * v
     norm = (1 - share) * norms[0] + share * norms[1]
