@@ -112,7 +112,7 @@ class CFGuidance(ConditionDropout):
         """One conditional pass, where absent conditions are null as they are here."""
         arguments = {**self.constructor_arguments(), "model": without_guidance(self.model), "guidance_scale": 1.0}
         plain = CFGuidance(**arguments)
-        plain.training = self.training
+        plain.training, plain.outer_names = self.training, self.outer_names
         return plain
 
     def is_plain(self, scales: Sequence[float]) -> bool:

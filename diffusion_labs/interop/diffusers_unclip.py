@@ -173,7 +173,7 @@ def save_diffusers_unclip_decoder(model: CFGuidance, folder: str | Path, *, samp
 
 def _guided(network: ADMUNet, null: Tensor, guidance_scale: float) -> CFGuidance:
     dropout: dict[str | tuple[str, ...], float] = {IMAGE: 0.1, (TEXT, TEXT_VECTOR): 0.5}
-    return CFGuidance(network, dropout, {IMAGE: null}, guidance_scale=guidance_scale)
+    return CFGuidance(network, dropout, null={IMAGE: null}, guidance_scale=guidance_scale)
 
 
 def _written(network: Any) -> dict[str, dict[str, Any]]:

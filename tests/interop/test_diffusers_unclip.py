@@ -174,6 +174,10 @@ def unclip_pipeline(folder: Path) -> Any:
     super_res.save_pretrained(folder / "super_res_first")
     for name, part in schedulers.items():
         part.save_pretrained(folder / name)
+        # In float32 their 1 - alpha^2 of the first time is wrong by 5e-4, by which the last step scales the image
+        part.betas = part.betas.double()
+        part.alphas = 1 - part.betas
+        part.alphas_cumprod = part.alphas.cumprod(0)
 
     pipeline = UnCLIPPipeline(
         prior=randomise(prior, 3),
