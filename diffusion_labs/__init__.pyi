@@ -27,7 +27,6 @@ from .models.ldm import stable_diffusion_1 as stable_diffusion_1
 from .models.ldm import stable_diffusion_1_inpainting as stable_diffusion_1_inpainting
 from .models.ldm import stable_diffusion_2 as stable_diffusion_2
 from .models.dalle2 import DALLE2_UNETS as DALLE2_UNETS
-from .models.dalle2 import CLIP as CLIP
 from .models.dalle2 import DALLE2 as DALLE2
 from .models.dalle2 import ImageEncoding as ImageEncoding
 from .models.dalle2 import Prior as Prior

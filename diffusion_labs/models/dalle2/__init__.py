@@ -4,12 +4,11 @@ from diffusion_labs.models.dalle2.dalle2 import DALLE2
 from diffusion_labs.models.dalle2.decoder import dalle2_decoder
 from diffusion_labs.models.dalle2.image_encoding import ImageEncoding
 from diffusion_labs.models.dalle2.interpolation import slerp, text_difference
-from diffusion_labs.models.dalle2.protocols import CLIP, Prior
+from diffusion_labs.models.dalle2.prior_protocol import Prior
 from diffusion_labs.models.dalle2.unet_sizes import DALLE2_UNETS
 from diffusion_labs.models.dalle2.upsamplers import dalle2_upsampler_256, dalle2_upsampler_1024
 
 __all__ = [
-    "CLIP",
     "DALLE2",
     "DALLE2_UNETS",
     "ImageEncoding",

@@ -28,7 +28,8 @@ class DALLE2(nn.Module):
     decode without guidance and without a caption, as inversion does, for otherwise an image would not come back.
 
     Args:
-        clip: see ``CLIP``.
+        clip: has ``encode_image(x)``, the embeddings ``[b, d]`` of images in [-1, 1], and ``encode_text(texts)``, of
+            texts or their tokens: the embeddings ``[b, d]``, all states ``[b, n, e]``, and which of these are valid.
         prior: see ``Prior``.
         decoder: makes images of ``image_embedding`` and, where its model takes them, ``text``, ``text_mask`` and
             ``text_embedding``; see ``dalle2_decoder``.
@@ -44,7 +45,7 @@ class DALLE2(nn.Module):
         >>> images = model("a red apple", count=4, generator=seeded([1, 2, 3, 4]))
     """
 
-    clip: Any  # a CLIP
+    clip: Any
     prior: Any  # a Prior
 
     def __init__(

@@ -1,22 +1,11 @@
-"""What DALL-E 2 needs of CLIP and of a prior."""
+"""What DALL-E 2 needs of a prior."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from diffusion_labs.randomness import Generators
-
-
-@runtime_checkable
-class CLIP(Protocol):
-    """A module that embeds images and texts in one space."""
-
-    def encode_image(self, x: Tensor) -> Tensor:
-        """The embeddings ``[b, d]`` of images ``[b, c, h, w]`` in [-1, 1]."""
-
-    def encode_text(self, texts: Tensor | Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of texts, or of their tokens: the embeddings ``[b, d]``, all states ``[b, n, e]``, and which are valid."""
 
 
 @runtime_checkable
