@@ -243,8 +243,8 @@ class DALLE2(nn.Module):
             generator: of the upsamplers.
         """
         embedding, noise = self.encode(x, steps=steps)
-        texts = [self.encode_text(text)["text_embedding"].expand(embedding.shape) for text in (before, after)]
-        return self._edited(text_difference(embedding, *texts, theta), noise, steps, generator)
+        now, then = (self.encode_text(text)["text_embedding"].expand(embedding.shape) for text in (before, after))
+        return self._edited(text_difference(embedding, now, then, theta), noise, steps, generator)
 
     @torch.no_grad()
     def super_resolution(
