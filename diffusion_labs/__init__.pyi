@@ -26,6 +26,15 @@ from .models.ldm import ldm_text2img_large as ldm_text2img_large
 from .models.ldm import stable_diffusion_1 as stable_diffusion_1
 from .models.ldm import stable_diffusion_1_inpainting as stable_diffusion_1_inpainting
 from .models.ldm import stable_diffusion_2 as stable_diffusion_2
+from .models.dalle2 import DALLE2_UNETS as DALLE2_UNETS
+from .models.dalle2 import DALLE2 as DALLE2
+from .models.dalle2 import ImageEncoding as ImageEncoding
+from .models.dalle2 import Prior as Prior
+from .models.dalle2 import slerp as slerp
+from .models.dalle2 import text_difference as text_difference
+from .models.dalle2 import dalle2_decoder as dalle2_decoder
+from .models.dalle2 import dalle2_upsampler_256 as dalle2_upsampler_256
+from .models.dalle2 import dalle2_upsampler_1024 as dalle2_upsampler_1024
 from .models.encoders import ByteTextEncoder as ByteTextEncoder
 from .models.encoders import CLIP as CLIP
 from .models.encoders import ByteTokenizer as ByteTokenizer
@@ -216,8 +225,10 @@ from .transforms.diffusion_steps import RandomDiffusionSteps as RandomDiffusionS
 from .models.dalle2 import EncodeEmbeddings as EncodeEmbeddings
 from .models.ldm import EncodeLatents as EncodeLatents
 from .transforms.normalize_images import NormalizeImages as NormalizeImages
+from .transforms.random_crop import RandomCrop as RandomCrop
 from .transforms.random_inpainting_mask import RandomInpaintingMask as RandomInpaintingMask
 from .transforms.super_resolution_transform import SuperResolutionTransform as SuperResolutionTransform
+from .transforms.bsr_degradation import BSRDegradation as BSRDegradation
 
 # Losses, and weightings by noise level
 from .losses.diffusion_hybrid_loss import DiffusionHybridLoss as DiffusionHybridLoss
@@ -288,6 +299,9 @@ from .interop import to_lpips as to_lpips
 from .interop import save_diffusers_unet as save_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
+from .interop import from_diffusers_unclip_config as from_diffusers_unclip_config
+from .interop import load_diffusers_unclip_decoder as load_diffusers_unclip_decoder
+from .interop import save_diffusers_unclip_decoder as save_diffusers_unclip_decoder
 from .interop import load_compvis_checkpoint as load_compvis_checkpoint
 from .interop import read_compvis_checkpoint as read_compvis_checkpoint
 from .interop import to_compvis_checkpoint as to_compvis_checkpoint

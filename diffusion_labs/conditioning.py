@@ -1,6 +1,6 @@
 """The call signature that networks and adapters share, and the names of their conditional inputs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,10 @@ class ConditionalModule(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
+    def unguided(self) -> nn.Module:
+        """The same model without guidance, on the same weights: itself, unless it is an adapter."""
+        return self
+
     def check_conditions(self, conditional_inputs: ConditionalInputs | None, x: Tensor) -> ConditionalInputs:
         """Return the conditional inputs, empty for ``None``.
 
@@ -75,6 +79,12 @@ class ConditionalModule(nn.Module):
                     f"{x.shape[0]}; give one entry per sample"
                 )
         return conditional_inputs
+
+
+def without_guidance(model: nn.Module) -> nn.Module:
+    """The model without guidance, on the same weights; one that is not a ``ConditionalModule`` has none."""
+    unguided: Callable[[], nn.Module] = getattr(model, "unguided", lambda: model)
+    return unguided()
 
 
 def mask_of(name: str) -> str:

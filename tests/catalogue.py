@@ -605,6 +605,8 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "super_resolution": lambda: dl.SuperResolutionTransform(
         4, blur_sigma=(0.4, 0.6), blur_probability=0.5, noise_sigma=(0.0, 0.1)
     ),
+    "random_crop": lambda: dl.RandomCrop(4, multiple=2, data_field="images"),
+    "bsr_degradation": lambda: dl.BSRDegradation(image_field="images"),
 }
 
 

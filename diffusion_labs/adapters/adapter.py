@@ -1,11 +1,12 @@
 """Wrappers around a network that keep its call signature, so that they stack."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from torch import nn
 
-from diffusion_labs.conditioning import ConditionalModule
+from diffusion_labs.conditioning import ConditionalModule, without_guidance
 
 
 class Adapter(ConditionalModule):
@@ -56,6 +57,15 @@ class Adapter(ConditionalModule):
                 f"{own} changes the {' and the '.join(sorted(changed))} of what its model gets, but {other} inside it "
                 f"needs the process's own; put {other} around {own}"
             )
+
+    def unguided(self) -> nn.Module:
+        """The same stack without guidance, on the same weights; an adapter that guides writes its own."""
+        inner = without_guidance(self.model)
+        if inner is self.model:
+            return self
+        stack = copy.copy(self)
+        vars(stack)["_modules"] = {**self._modules, "model": inner}
+        return stack
 
     @property
     def null_conditions(self) -> Mapping[str, int]:

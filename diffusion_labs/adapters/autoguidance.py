@@ -8,7 +8,7 @@ from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.adapters.combinations import Combine, linear
 from diffusion_labs.adapters.guidance import guide, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
-from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.conditioning import ConditionalInputs, without_guidance
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -71,6 +71,10 @@ class AutoGuidance(Adapter):
         if self.training or self.guidance_scale == 1:
             return plain()
         return within(self.interval, timestep, partial(self.guided_output, x, timestep, conditions), plain)
+
+    def unguided(self) -> nn.Module:
+        """The model inside."""
+        return without_guidance(self.model)
 
     def guided_output(self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs) -> DiffusionOutput:
         """The output of both networks, combined."""

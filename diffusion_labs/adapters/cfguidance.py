@@ -10,7 +10,7 @@ from diffusion_labs.adapters.combinations import Combine, linear
 from diffusion_labs.adapters.condition_dropout import ConditionDropout
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
-from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of
+from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of, without_guidance
 from diffusion_labs.output import DiffusionOutput
 
 Scales = Mapping[str | tuple[str, ...], float]
@@ -107,6 +107,13 @@ class CFGuidance(ConditionDropout):
         batch = {key: torch.cat([each[key] for each in inputs]) for key in conditions}
         *conditionals, u = split(self.model(torch.cat([x] * n), torch.cat([timestep] * n), batch), n)
         return self.guide(u, conditionals, scales, x, timestep)
+
+    def unguided(self) -> nn.Module:
+        """One conditional pass, where absent conditions are null as they are here."""
+        arguments = {**self.constructor_arguments(), "model": without_guidance(self.model), "guidance_scale": 1.0}
+        plain = CFGuidance(**arguments)
+        plain.training, plain.outer_names = self.training, self.outer_names
+        return plain
 
     def is_plain(self, scales: Sequence[float]) -> bool:
         """Whether guidance changes nothing, so that the one conditional pass is enough."""

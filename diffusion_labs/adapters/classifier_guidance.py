@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
-from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.conditioning import ConditionalInputs, without_guidance
 from diffusion_labs.output import DiffusionOutput, change_predictions
 from diffusion_labs.predictors.predictor import Predictor, at_least_float32
 
@@ -63,6 +63,10 @@ class ClassifierGuidance(Adapter):
         xt = x[:, : output.prediction.shape[1]]  # without the channels that adapters concatenate
         gradient = self.guidance_scale * torch.func.grad(self.log_likelihood)(xt, timestep, classes)
         return change_predictions(output, lambda y: self.predictor.add_to_score(y, gradient, timestep))
+
+    def unguided(self) -> nn.Module:
+        """The model inside."""
+        return without_guidance(self.model)
 
     def log_likelihood(self, xt: Tensor, timestep: Tensor, classes: Tensor) -> Tensor:
         """``log p(class | x_t)``, summed over the samples that have one of the classifier's classes."""

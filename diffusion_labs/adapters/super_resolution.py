@@ -19,14 +19,23 @@ class SuperResolution(Adapter):
         model: takes as many channels more as the low-resolution image has.
         image_key: name of the image, ``[b, c, ...]``.
         mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default.
+        antialias: likewise. It changes what "bicubic" means, upwards too: its coefficient is then -0.5, not -0.75.
     """
 
     changes = frozenset({"number of channels"})
 
-    def __init__(self, model: nn.Module, *, image_key: str = "low_resolution", mode: str = "bilinear") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        image_key: str = "low_resolution",
+        mode: str = "bilinear",
+        antialias: bool = False,
+    ) -> None:
         super().__init__(model, [image_key])
         self.image_key = image_key
         self.mode = mode
+        self.antialias = antialias
 
     def forward(
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
@@ -45,6 +54,6 @@ class SuperResolution(Adapter):
                 f"conditional_inputs['{self.image_key}'] has shape {list(image.shape)}; "
                 f"it must have the rank of x, {list(x.shape)}"
             )
-        resized = F.interpolate(image.to(x.dtype), size=x.shape[2:], mode=self.mode)
+        resized = F.interpolate(image.to(x.dtype), size=x.shape[2:], mode=self.mode, antialias=self.antialias)
         output: DiffusionOutput = self.model(torch.cat([x, resized], dim=1), timestep, conditions)
         return output

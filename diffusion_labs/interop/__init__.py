@@ -23,6 +23,11 @@ from diffusion_labs.interop.diffusers_prior import (
     load_diffusers_prior,
     save_diffusers_prior,
 )
+from diffusion_labs.interop.diffusers_unclip import (
+    from_diffusers_unclip_config,
+    load_diffusers_unclip_decoder,
+    save_diffusers_unclip_decoder,
+)
 from diffusion_labs.interop.diffusers_unet import (
     from_diffusers_unet_config,
     load_diffusers_unet,
@@ -51,6 +56,7 @@ __all__ = [
     "from_diffusers_config",
     "from_diffusers_dit_config",
     "from_diffusers_prior_config",
+    "from_diffusers_unclip_config",
     "from_diffusers_unet_config",
     "load_compvis_autoencoder",
     "load_compvis_checkpoint",
@@ -59,6 +65,7 @@ __all__ = [
     "load_diffusers_dit",
     "load_diffusers_pipeline",
     "load_diffusers_prior",
+    "load_diffusers_unclip_decoder",
     "load_diffusers_unet",
     "load_dit",
     "load_foreign",
@@ -71,6 +78,7 @@ __all__ = [
     "save_diffusers_autoencoder",
     "save_diffusers_dit",
     "save_diffusers_prior",
+    "save_diffusers_unclip_decoder",
     "save_diffusers_unet",
     "save_diffusers_pipeline",
     "to_compvis_autoencoder",

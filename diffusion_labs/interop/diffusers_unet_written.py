@@ -23,7 +23,7 @@ def to_diffusers_unet_config(
     Raises:
         ValueError: for a network that diffusers has not.
     """
-    parts = _Parts(model)
+    parts = UNetParts(model)
     config = parts.shared()
     if any(hasattr(block, "blocks") for block in parts.blocks):
         config |= {**parts.with_tokens(), "use_linear_projection": not conv_projections}
@@ -31,7 +31,7 @@ def to_diffusers_unet_config(
         config |= parts.without_tokens()
     try:
         with torch.device("meta"):
-            same = _description(read(config)) == _description(model)
+            same = describe_unet(read(config)) == describe_unet(model)
     except ValueError as error:
         raise ValueError(f"diffusers has no such U-Net: {error}") from error
     if not same:
@@ -42,7 +42,7 @@ def to_diffusers_unet_config(
     return config
 
 
-class _Parts:
+class UNetParts:
     """The parts of a U-Net by level, of which diffusers counts as many as resolutions."""
 
     def __init__(self, model: ADMUNet) -> None:
@@ -75,7 +75,7 @@ class _Parts:
             "norm_num_groups": block.norm_in.num_groups,
             "norm_eps": block.norm_in.eps,
             "dropout": block.dropout.p,
-            "resnet_time_scale_shift": _key(SCALE_SHIFT, not adds),
+            "resnet_time_scale_shift": name_of(SCALE_SHIFT, not adds),
             "num_class_embeds": next((classes + 1 for classes in model.null_conditions.values()), None),
             "flip_sin_to_cos": True,
             "freq_shift": model.embedding.time.shift,
@@ -85,7 +85,7 @@ class _Parts:
     def without_tokens(self) -> dict[str, Any]:
         residual = any(hasattr(block, "conv_in") for block in self.resamplings)
         types = {
-            side: [ATTENTION[side] if blocks else _key(plain, residual) for blocks in self.attentions]
+            side: [ATTENTION[side] if blocks else name_of(plain, residual) for blocks in self.attentions]
             for side, plain in PLAIN.items()
         }
         widths = {block.norm.num_channels // block.num_heads for block in self.blocks}
@@ -114,8 +114,8 @@ class _Parts:
         embedding: Any = self.model.embedding
         config: dict[str, Any] = {
             "_class_name": "UNet2DConditionModel",
-            "down_block_types": [_key(down, bool(blocks)) for blocks in self.attentions],
-            "up_block_types": [_key(up, bool(blocks)) for blocks in reversed(self.attentions)],
+            "down_block_types": [name_of(down, bool(blocks)) for blocks in self.attentions],
+            "up_block_types": [name_of(up, bool(blocks)) for blocks in reversed(self.attentions)],
             "attention_head_dim": _one([heads.get(level, number) for level, number in enumerate(plain)], heads),
             "transformer_layers_per_block": _one([depths.get(level, 1) for level in range(len(plain))], depths),
             "cross_attention_dim": next(iter(embedding.tokens.values())).width,
@@ -132,11 +132,11 @@ def _one(values: list[int], used: Mapping[int, int]) -> int | list[int]:
     return next(iter(used.values())) if len(set(used.values())) == 1 else values
 
 
-def _key(table: Mapping[str, bool], value: bool) -> str:
+def name_of(table: Mapping[str, bool], value: bool) -> str:
     return next(key for key, entry in table.items() if entry == value)
 
 
-def _description(model: ADMUNet) -> tuple[Any, ...]:
+def describe_unet(model: ADMUNet) -> tuple[Any, ...]:
     """The shapes of the weights and of the conditions, and the settings that have none."""
     shapes = sorted((key, tuple(value.shape)) for key, value in model.state_dict().items() if ".classes." not in key)
     settings = []

@@ -1,5 +1,6 @@
 """The keys of U-Nets in the code of CompVis and in diffusers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -99,13 +100,20 @@ def guided_classifier_rules() -> KeyRules:
     )
 
 
-def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosines_first: bool = True) -> KeyRules:
+def diffusers_unet_rules(
+    model: ADMUNet,
+    *,
+    conv_projections: bool = True,
+    cosines_first: bool = True,
+    conditions: Sequence[KeyRule] = (),
+) -> KeyRules:
     """Of ``UNet2DModel`` and ``UNet2DConditionModel``, which count stages within levels, and blocks by their kind.
 
     Args:
         model: resamples between all of its levels.
         conv_projections: see ``compvis_unet_rules``.
         cosines_first: in the sinusoids of the time there, as here: ``flip_sin_to_cos`` in their configuration.
+        conditions: further rules, of what embeds the conditions.
     """
     per_level = max(1, (len(model.encoder) + 1) // model.size_multiple.bit_length())
     res_blocks = {"mid_block.resnets.0": "middle.0", "mid_block.resnets.1": "middle.2"}
@@ -151,14 +159,22 @@ def diffusers_unet_rules(model: ADMUNet, *, conv_projections: bool = True, cosin
                 rule
                 for theirs, ours in joint.items()
                 for rule in nested(
-                    {theirs: ours}, joint_attention(parts[ours], "to_q,to_k,to_v", "to_out.0", norm="group_norm")
+                    {theirs: ours},
+                    joint_attention(
+                        parts[ours],
+                        "to_q,to_k,to_v",
+                        "to_out.0",
+                        norm="group_norm",
+                        context="add_k_proj,add_v_proj" if hasattr(parts[ours], "context_kv") else None,
+                    ),
                 )
             ],
             *nested(resamplings, [KeyRule("conv.*", "resample.conv.*"), *res_block]),
             KeyRule("conv_norm_out.*", "head.norm.*"),
             KeyRule("conv_out.*", "head.conv.*"),
+            *conditions,
         ],
-        joined=[("to_q", "to_k", "to_v")] if joint else [],
+        joined=[("to_q", "to_k", "to_v"), ("add_k_proj", "add_v_proj")] if joint else [],
         older=nested(
             {theirs: theirs for theirs in joint},
             [KeyRule(f"{old}.*", f"{new}.*") for old, new in _OF_2022.items()],
@@ -177,7 +193,7 @@ SINES_FIRST = TensorChange(_swapped_halves, _swapped_halves)  # of the sinusoids
 _ORDER = {True: UNCHANGED, False: SINES_FIRST}
 
 
-def joint_attention(block: Any, projections: str, out: str, *, norm: str) -> list[KeyRule]:
+def joint_attention(block: Any, projections: str, out: str, *, norm: str, context: str | None = None) -> list[KeyRule]:
     """Of an ``AttentionBlock``: one projection here, with the heads in its own order, and three linear layers there.
 
     Args:
@@ -185,6 +201,7 @@ def joint_attention(block: Any, projections: str, out: str, *, norm: str) -> lis
         projections: the names of q, k and v there, as ``KeyRules`` joins them.
         out: the name of the last layer there.
         norm: the name of the norm there.
+        context: the names of k and v of the context there; ``None`` if they have other rules.
     """
 
     def order(parts: int) -> Tensor:
@@ -197,11 +214,12 @@ def joint_attention(block: Any, projections: str, out: str, *, norm: str) -> lis
             lambda rows: _as_convolution(rows)[order(parts).argsort()], lambda rows: _as_linear(rows)[order(parts)]
         )
 
-    return [
+    rules = [
         KeyRule(f"{norm}.*", "norm.*"),
         KeyRule(f"{projections}.*", "qkv.*", reordered(3)),
         KeyRule(f"{out}.*", "proj_out.*", LINEAR_1D),
     ]
+    return [*rules, KeyRule(f"{context}.*", "context_kv.*", reordered(2))] if context else rules
 
 
 def _as_convolution(weight: Tensor) -> Tensor:

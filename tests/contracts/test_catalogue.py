@@ -25,7 +25,7 @@ BASES = (
     dl.Transform,
 )
 # These have no family: they are tested in tests/training and tests/models.
-NOT_COMPONENTS = {dl.Objective, dl.CachedTextEncoder}
+NOT_COMPONENTS = {dl.Objective, dl.CachedTextEncoder, dl.DALLE2}
 
 
 def public_components() -> set[type]:

@@ -77,6 +77,7 @@ def adm_unet(
     vectors: Mapping[str, int] | None = None,
     tokens: Mapping[str, int] | None = None,
     vector_tokens: Mapping[str, int] | None = None,
+    token_norm: bool = False,
     context_dim: int | None = None,
     embed_dim: int | None = None,
     time_dim: int | None = None,
@@ -120,6 +121,7 @@ def adm_unet(
             ``<name>_mask``. Keys and values of all attention blocks (GLIDE, arXiv 2112.10741).
         vector_tokens: of how many of these tokens a vector also makes, by the name in ``vectors`` (DALL-E 2, arXiv
             2204.06125, section 2.1).
+        token_norm: normalise ``tokens`` after their projection, as in Karlo, a DALL-E 2 whose weights are released.
         context_dim: width of the tokens in the network; that of the time embedding by default.
         embed_dim: width of the embedding of the time; ``4 * model_channels`` by default.
         time_dim: width of the sinusoids of the time; ``model_channels`` by default.
@@ -173,6 +175,7 @@ def adm_unet(
             tokens=tokens,
             context_dim=context_dim,
             vector_tokens=vector_tokens,
+            token_norm=token_norm,
         ),
         embed_dim=embed_dim,
         attention=attention(num_heads),

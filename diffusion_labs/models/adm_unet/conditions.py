@@ -99,15 +99,17 @@ class ProjectedTokenCondition(TokenCondition):
         name: see ``TokenCondition``.
         width: width of the input.
         context_dim: width of the output.
+        norm: a ``LayerNorm`` after the projection.
     """
 
-    def __init__(self, name: str, width: int, context_dim: int) -> None:
+    def __init__(self, name: str, width: int, context_dim: int, *, norm: bool = False) -> None:
         super().__init__(name, width)
         self.linear = nn.Linear(width, context_dim)
+        self.norm = nn.LayerNorm(context_dim) if norm else nn.Identity()
 
     def project(self, tokens: Tensor) -> Tensor:
         """From the input to the context."""
-        return self.linear(tokens.to(self.linear.weight.dtype))
+        return self.norm(self.linear(tokens.to(self.linear.weight.dtype)))
 
 
 class VectorTokens(nn.Module):

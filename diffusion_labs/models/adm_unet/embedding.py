@@ -37,6 +37,7 @@ class ConditionEmbedding(nn.Module):
         joint: vectors and numbers that are embedded together, if there are any.
         vector_tokens: of how many tokens of the context a vector also makes, by name, see ``VectorTokens``. They come
             before the others.
+        token_norm: normalise projected tokens, see ``ProjectedTokenCondition``.
 
     Attributes:
         null_conditions: the index of the null class, by name.
@@ -58,6 +59,7 @@ class ConditionEmbedding(nn.Module):
         context_dim: int | None,
         joint: JointCondition | None = None,
         vector_tokens: Mapping[str, int] | None = None,
+        token_norm: bool = False,
     ) -> None:
         super().__init__()
         joint_shapes = {} if joint is None else joint.condition_shapes
@@ -107,7 +109,7 @@ class ConditionEmbedding(nn.Module):
             {
                 name: TokenCondition(name, width)
                 if context_dim is None
-                else ProjectedTokenCondition(name, width, context_dim)
+                else ProjectedTokenCondition(name, width, context_dim, norm=token_norm)
                 for name, width in tokens.items()
             }
         )
