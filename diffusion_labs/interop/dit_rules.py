@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_labs.interop.diffusers_models import refuse_others
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, nested
 from diffusion_labs.models.transformer import DiT
 
@@ -86,13 +87,7 @@ def settings(model: DiT) -> dict[str, float]:
 
 def refuse_settings(model: DiT, expected: dict[str, float], whose: str) -> None:
     """Raise a ``ValueError`` for a network that computes otherwise than theirs with the same weights."""
-    actual = settings(model)
-    wrong = {key: value for key, value in actual.items() if value != expected[key]}
-    if wrong:
-        raise ValueError(
-            f"{whose} computes with { ({key: expected[key] for key in wrong}) }, but the network was built with "
-            f"{wrong}; the weights mean something else there"
-        )
+    refuse_others(settings(model), expected, whose)
 
 
 def embeddings_agree(tensors: dict[str, Tensor], depth: int) -> bool:

@@ -54,7 +54,7 @@ def attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b h m d"],
     v: Float[Tensor, "b h m d"],
-    mask: Bool[Tensor, "b m"] | None = None,
+    mask: Bool[Tensor, "b *q m"] | None = None,
 ) -> Float[Tensor, "b h n d"]:
     """``softmax(q k^T / sqrt(d)) v`` in each head (arXiv 1706.03762, Eq. 1).
 
@@ -62,7 +62,9 @@ def attention(
         q: queries.
         k: keys.
         v: values.
-        mask: which keys may be attended to, per sample; all of them by default. Each sample needs
-            at least one.
+        mask: which keys may be attended to, by all queries ``[b, m]`` or by each ``[b, n, m]``; all of them by
+            default. Each query needs at least one.
     """
-    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None, :])
+    if mask is not None:
+        mask = mask.reshape(len(mask), 1, -1, mask.shape[-1])
+    return F.scaled_dot_product_attention(q, k, v, mask)

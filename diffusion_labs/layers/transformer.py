@@ -1,4 +1,4 @@
-"""The Transformer block of latent diffusion: self-attention, cross-attention and a gated feed-forward network."""
+"""Transformer blocks without modulation: that of encoders, and that of latent diffusion with cross-attention."""
 
 import torch
 import torch.nn.functional as F
@@ -11,27 +11,28 @@ from diffusion_labs.layers.attention import attention, merge_heads, split_heads_
 class MultiHeadAttention(nn.Module):
     """Attention of x to a context, or to itself: ``out(softmax(q k^T / sqrt(d)) v)``, in heads of width d.
 
-    ``q`` is linear in x, ``k`` and ``v`` in the context, all without bias; ``out`` has one. Attention Is All You Need,
-    arXiv 1706.03762, section 3.2.2.
+    ``q`` is linear in x, ``k`` and ``v`` in the context, without bias unless asked for; ``out`` has one. Attention Is
+    All You Need, arXiv 1706.03762, section 3.2.2.
 
     Args:
         dim: width of x and of the output.
         num_heads: the number of heads, each of width ``dim / num_heads``.
         context_dim: width of the context; ``dim`` by default, as self-attention needs.
+        bias: of the projections to q, k and v.
 
     Raises:
         ValueError: if the heads do not divide the width.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, context_dim: int | None = None) -> None:
+    def __init__(self, dim: int, num_heads: int, *, context_dim: int | None = None, bias: bool = False) -> None:
         super().__init__()
         if num_heads < 1 or dim % num_heads != 0:
             raise ValueError(f"num_heads ({num_heads}) must divide channels ({dim}); change one of them")
         context_dim = dim if context_dim is None else context_dim
         self.num_heads = num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(context_dim, dim, bias=False)
-        self.value = nn.Linear(context_dim, dim, bias=False)
+        self.query = nn.Linear(dim, dim, bias=bias)
+        self.key = nn.Linear(context_dim, dim, bias=bias)
+        self.value = nn.Linear(context_dim, dim, bias=bias)
         self.out = nn.Linear(dim, dim)
 
     def forward(
@@ -77,6 +78,63 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         a, g = self.linear_in(x).chunk(2, dim=-1)
         return self.linear_out(a * F.gelu(g))
+
+
+class EncoderBlock(nn.Module):
+    """``h = x + attention(norm(x))``, ``h + feed_forward(norm(h))``.
+
+    Args:
+        width: of x.
+        attention: of x to itself, called with a mask.
+        feed_forward: of each token.
+    """
+
+    def __init__(self, width: int, attention: nn.Module, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = attention
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.feed_forward = feed_forward
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b *q m"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Transform x.
+
+        Args:
+            x: the tokens.
+            mask: true for the tokens that may be attended to, see ``attention``.
+            identity: for which samples the attention map is the identity.
+        """
+        x = x + self.attention(self.norm_attention(x), mask=mask, identity=identity)
+        return x + self.feed_forward(self.norm_feed_forward(x))
+
+
+class SkipEncoderBlock(EncoderBlock):
+    """The block of ``merge([x, skip])``, where skip is from a shallow block (U-ViT, arXiv 2209.12152, section 3).
+
+    Args:
+        width: of x and of skip.
+        attention: see ``EncoderBlock``.
+        feed_forward: see ``EncoderBlock``.
+    """
+
+    def __init__(self, width: int, attention: nn.Module, feed_forward: nn.Module) -> None:
+        super().__init__(width, attention, feed_forward)
+        self.merge = nn.Linear(2 * width, width)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Float[Tensor, "b n d"],
+        skip: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b *q m"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Transform x; mask and identity are those of ``EncoderBlock``."""
+        return super().forward(self.merge(torch.cat([x, skip], dim=2)), mask, identity)
 
 
 class TransformerBlock(nn.Module):

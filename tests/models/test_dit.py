@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import diffusion_labs as dl
-from diffusion_labs.layers import ModulatedTransformerBlock, sinusoidal_positions
-from diffusion_labs.models.transformer.dit import LearnedVariancePatchHead, PatchHead
+from diffusion_labs.layers import ModulatedTransformerBlock, modulation, sinusoidal_positions
+from diffusion_labs.models.transformer.heads import LearnedVariancePatchHead, PatchHead
 from tests.catalogue import randomise
 
 TINY = {"in_channels": 2, "size": (4, 6), "dim": 8, "depth": 2, "num_heads": 2, "classes": {"class": 3}}
@@ -47,7 +47,7 @@ def test_predicts_zero_until_it_is_trained(learned_variance: bool) -> None:
 
 
 def test_positions_are_sines_and_cosines_of_columns_and_rows() -> None:
-    positions = sinusoidal_positions(3, 5, 8)
+    positions = sinusoidal_positions(3, 5, 8).float()
     for row in range(3):
         for column in range(5):
             expected = [f(x / 100**i) for x in (column, row) for f in (math.sin, math.cos) for i in (0, 1)]
@@ -58,7 +58,7 @@ def test_positions_are_sines_and_cosines_of_columns_and_rows() -> None:
 
 @pytest.mark.parametrize("head_class", [PatchHead, LearnedVariancePatchHead])
 def test_tokens_become_patches_with_the_channel_fastest(head_class: type) -> None:
-    head = randomise(head_class(6, 3, patch_size=2, embed_dim=5)).double()
+    head = randomise(head_class(6, 3, patch_size=2, modulation=modulation(5, 6, 2))).double()
     h, embedding = torch.randn(2, 4 * 3, 6).double(), torch.randn(2, 5).double()
     output = head(h, embedding, (4, 3), torch.float64)
 
@@ -79,7 +79,7 @@ def test_tokens_become_patches_with_the_channel_fastest(head_class: type) -> Non
 
 
 def test_where_the_attention_is_the_identity_each_token_sees_itself() -> None:
-    block = randomise(ModulatedTransformerBlock(8, 2, embed_dim=4)).double()
+    block = randomise(ModulatedTransformerBlock(8, 2, modulation=modulation(4, 8, 6))).double()
     attention = block.attention
     x = torch.randn(3, 5, 8).double()
     v = x @ attention.qkv.weight[16:].mT + attention.qkv.bias[16:]

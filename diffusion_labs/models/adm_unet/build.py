@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from diffusion_labs.construction import builder
-from diffusion_labs.layers import SplitHeads, TimeEmbedding, split_heads_interleaved, split_heads_stacked
+from diffusion_labs.layers import (
+    ConditionEmbedding,
+    SplitHeads,
+    TimeEmbedding,
+    split_heads_interleaved,
+    split_heads_stacked,
+)
 from diffusion_labs.models.adm_unet.assembly import (
     MakeAttention,
     assemble,
@@ -16,7 +22,6 @@ from diffusion_labs.models.adm_unet.assembly import (
     widths_of_levels,
 )
 from diffusion_labs.models.adm_unet.blocks import AttentionBlock, ContextAttentionBlock
-from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.models.adm_unet.network import ADMUNet
 
 ATTENTION_ORDERS: dict[str, SplitHeads] = {

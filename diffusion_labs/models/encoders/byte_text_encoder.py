@@ -1,36 +1,15 @@
 """A text encoder that needs no vocabulary and no download."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import mask_of
-from diffusion_labs.layers import GatedFeedForward, MultiHeadAttention
+from diffusion_labs.layers import EncoderBlock, GatedFeedForward, MultiHeadAttention
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
 
 START = 256  # the numbers below are bytes
 PADDING = 257
-
-
-class EncoderBlock(nn.Module):
-    """``h = x + attention(norm(x))``, ``h + feed_forward(norm(h))``.
-
-    Args:
-        width: of x.
-        num_heads: of the attention.
-    """
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(width)
-        self.attention = MultiHeadAttention(width, num_heads)
-        self.norm_feed_forward = nn.LayerNorm(width)
-        self.feed_forward = GatedFeedForward(width)
-
-    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        """Transform x; the mask is true for the tokens that may be attended to."""
-        x = x + self.attention(self.norm_attention(x), mask=mask)
-        return x + self.feed_forward(self.norm_feed_forward(x))
 
 
 class ByteTextEncoder(TextEncoder):
@@ -66,7 +45,9 @@ class ByteTextEncoder(TextEncoder):
         self.names = (name, mask_of(name))
         self.tokens = nn.Embedding(PADDING + 1, width)
         self.positions = nn.Parameter(0.02 * torch.randn(max_bytes + 1, width))
-        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, MultiHeadAttention(width, num_heads), GatedFeedForward(width)) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width)
 
     def tokenize(self, texts: Texts) -> Int[Tensor, "b n"]:
