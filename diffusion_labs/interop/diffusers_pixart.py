@@ -151,32 +151,33 @@ def to_diffusers_pixart_config(model: PixArt) -> dict[str, Any]:
     Raises:
         ValueError: for a network that diffusers has not.
     """
-    time, block, (rows, columns) = model.embedding.time, model.blocks[0], model.positions.base
-    actual = {"time_shift": time.shift, "time_scale": time.scale, "norm_eps of the head": model.head.norm.eps}
+    parts: Any = model
+    time, block, (rows, columns) = parts.embedding.time, parts.blocks[0], parts.positions.base
+    actual = {"time_shift": time.shift, "time_scale": time.scale, "norm_eps of the head": parts.head.norm.eps}
     refuse_others(actual, {"time_shift": 0, "time_scale": 1.0, "norm_eps of the head": 1e-6}, "diffusers")
     numbers = list(_numbers(model).values())
-    if rows != columns or len(model.embedding.tokens) != 1 or numbers not in ([], list(NUMBERS.values())):
+    if rows != columns or len(parts.embedding.tokens) != 1 or numbers not in ([], list(NUMBERS.values())):
         raise ValueError(
             f"diffusers has only square data, one token condition, and the numbers {NUMBERS} or none; the network has "
-            f"{rows} x {columns} patches, {list(model.embedding.tokens)} and {_numbers(model)}"
+            f"{rows} x {columns} patches, {list(parts.embedding.tokens)} and {_numbers(model)}"
         )
     dim, side, caption = (
         block.attention.qkv.in_features,
-        model.head.patch_size,
-        next(iter(model.embedding.tokens.values())),
+        parts.head.patch_size,
+        next(iter(parts.embedding.tokens.values())),
     )
     return {
         "_class_name": NAME,
         "num_attention_heads": block.attention.num_heads,
         "attention_head_dim": dim // block.attention.num_heads,
-        "in_channels": model.patches.in_channels,
-        "out_channels": model.head.linear.out_features // side**2,
-        "num_layers": len(model.blocks),
+        "in_channels": parts.patches.in_channels,
+        "out_channels": parts.head.linear.out_features // side**2,
+        "num_layers": len(parts.blocks),
         "cross_attention_dim": dim,
         "sample_size": rows * side,
         "patch_size": side,
         "norm_eps": block.norm_attention.eps,
-        "interpolation_scale": model.positions.scale,
+        "interpolation_scale": parts.positions.scale,
         "use_additional_conditions": bool(numbers),
         "caption_channels": caption.width,
         "dropout": 0.0,

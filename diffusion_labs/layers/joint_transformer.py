@@ -25,6 +25,7 @@ class AttendedStream(nn.Module):
         qk_norm: see ``HeadProjection``.
     """
 
+    attention: HeadProjection
     projection: type[HeadProjection] = HeadProjection
     num_modulations = 2
 
@@ -59,7 +60,7 @@ class AttendedStream(nn.Module):
         identity: Bool[Tensor, " b"] | None,
     ) -> Float[Tensor, "b n c"]:
         """The tokens as they are."""
-        return x
+        return x.clone()  # FSDP2 warns of outputs that are views
 
 
 class Stream(AttendedStream):
@@ -75,6 +76,7 @@ class Stream(AttendedStream):
         qk_norm: see ``HeadProjection``.
     """
 
+    attention: SelfAttention
     projection = SelfAttention
     num_modulations = 6
 

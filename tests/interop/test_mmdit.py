@@ -11,7 +11,8 @@ from torch import nn
 
 import diffusion_labs as dl
 from diffusion_labs.interop.convert import read_model, write_diffusers
-from diffusion_labs.interop.diffusers_mmdit import SIZES
+from diffusion_labs.interop.diffusers_mmdit import SIZES, mmdit_rules
+from diffusion_labs.interop.key_rules import load_foreign
 from tests.catalogue import randomise
 
 diffusers = pytest.importorskip("diffusers", reason="SD3Transformer2DModel of diffusers is the oracle here")
@@ -74,6 +75,26 @@ def test_folders_of_diffusers_are_read_and_written_back(name: str, tmp_path: Pat
     assert {key: saved[key] for key in SIZES} == json.loads(json.dumps({key: other.config[key] for key in SIZES}))
     again = read_model(tmp_path / "transformer")
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_with_the_rectified_flow_samples_are_those_of_diffusers() -> None:
+    """The whole way from noise, with the scheduler of Stable Diffusion 3."""
+    other = theirs("sd3")
+    model = dl.from_diffusers_mmdit_config({"_class_name": "SD3Transformer2DModel", **CONFIGS["sd3"]})
+    load_foreign(model, other.state_dict(), mmdit_rules(model))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    parts = dl.from_diffusers_config({"_class_name": "FlowMatchEulerDiscreteScheduler", **dict(scheduler.config)})
+    sampler = dl.EulerSampler(
+        model, parts.schedule, parts.predictor, eval_steps=3, grid=parts.spacing, progress_bar=False
+    )
+    x, text, pooled = torch.randn(2, 4, 6, 4), torch.randn(2, 4, 6), torch.randn(2, 5)
+    scheduler.set_timesteps(3)
+    expected = x
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            expected = scheduler.step(other(expected, text, pooled, t.expand(2)).sample, t, expected).prev_sample
+        actual = sampler.eval()(x, conditional_inputs={"text": text, "pooled_text": pooled})
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_every_key_of_diffusers_is_read() -> None:

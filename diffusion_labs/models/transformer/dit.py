@@ -38,6 +38,8 @@ class DiT(PatchTransformer):
         ValueError: if the numbers of embeddings and blocks do not fit, or those of positions and patches.
     """
 
+    grid: tuple[int, int]
+
     def __init__(
         self,
         patches: nn.Conv2d,

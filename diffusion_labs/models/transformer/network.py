@@ -26,6 +26,8 @@ class PatchTransformer(ConditionalModule):
         attention_blocks: the names of the attentions, from the first to the last.
     """
 
+    grid: tuple[int, int] | None
+
     def __init__(
         self,
         condition_names: Iterable[str],

@@ -77,6 +77,7 @@ class PixArt(PatchTransformer):
         h, grid = self.tokens(x)
         h = h + self.positions(grid, h)
         embedding, context = self.embedding(timestep, conditions)
+        assert context is not None, "the embedding has at least one token condition"
         shared = self.modulation(embedding)
 
         # Transform

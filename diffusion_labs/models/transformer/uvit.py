@@ -146,6 +146,8 @@ class UViT(PatchTransformer):
         ValueError: for an even number of blocks.
     """
 
+    grid: tuple[int, int]
+
     def __init__(
         self,
         patches: nn.Conv2d,
