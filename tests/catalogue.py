@@ -255,7 +255,16 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "dit": lambda: randomise(
         dl.dit(
-            in_channels=1, size=8, dim=8, depth=2, num_heads=2, learned_variance=True, classes={"class": NUM_CLASSES}
+            in_channels=1,
+            size=8,
+            dim=8,
+            depth=2,
+            num_heads=2,
+            learned_variance=True,
+            classes={"class": NUM_CLASSES},
+            qk_norm=True,
+            rotary=True,
+            swiglu=True,
         )
     ),
     "pixart": lambda: randomise(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.interop.diffusers_models import refuse_others
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, nested
+from diffusion_labs.layers import GatedFeedForward, RotaryPositions
 from diffusion_labs.models.transformer import DiT
 
 BATCHED = TensorChange(lambda positions: positions[0], lambda positions: positions[None])
@@ -73,6 +74,9 @@ def _tables(model: DiT) -> list[str]:
     return [f"classes.{name}.table.weight" for name in list(model.null_conditions)[:1]]
 
 
+PLAIN = {"rotary": False, "swiglu": False}  # in all of their networks
+
+
 def settings(model: DiT) -> dict[str, float]:
     """What the network computes with and no weight shows, by the names of the options of ``dit``."""
     embedding: Any = model.embeddings[0]
@@ -82,12 +86,14 @@ def settings(model: DiT) -> dict[str, float]:
         "time_scale": embedding.time.scale,
         "norm_eps": block.norm_attention.eps,
         "feed_forward_eps": block.norm_feed_forward.eps,
+        "rotary": any(isinstance(part, RotaryPositions) for part in block.attention.norm_q.modules()),
+        "swiglu": isinstance(block.feed_forward, GatedFeedForward),
     }
 
 
 def refuse_settings(model: DiT, expected: dict[str, float], whose: str) -> None:
     """Raise a ``ValueError`` for a network that computes otherwise than theirs with the same weights."""
-    refuse_others(settings(model), expected, whose)
+    refuse_others(settings(model), {**PLAIN, **expected}, whose)
 
 
 def embeddings_agree(tensors: dict[str, Tensor], depth: int) -> bool:

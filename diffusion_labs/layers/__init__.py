@@ -30,7 +30,7 @@ from diffusion_labs.layers.modulated_transformer import (
 )
 from diffusion_labs.layers.modulation import TableModulation, modulate, modulation
 from diffusion_labs.layers.normalisation import GroupNorm, RMSNorm
-from diffusion_labs.layers.positions import CroppedPositions, StretchedPositions, sinusoidal_positions
+from diffusion_labs.layers.positions import CroppedPositions, RotaryPositions, StretchedPositions, sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
 from diffusion_labs.layers.transformer import (
     EncoderBlock,
@@ -62,6 +62,7 @@ __all__ = [
     "NumberCondition",
     "ProjectedTokenCondition",
     "RMSNorm",
+    "RotaryPositions",
     "SelfAttention",
     "SkipEncoderBlock",
     "SplitHeads",

@@ -24,7 +24,7 @@ class HeadProjection(nn.Module):
         dim: width of x.
         num_heads: the number of heads, each of width ``dim / num_heads``.
         bias: of the projection.
-        qk_norm: makes the norms of q and of k from the width of a head; none by default.
+        qk_norm: makes the norms of q and of k from the width of a head; none by default. ``RotaryPositions`` go there.
 
     Raises:
         ValueError: if the heads do not divide the width.
@@ -125,6 +125,8 @@ class ModulatedTransformerBlock(nn.Module):
             feed-forward network.
         eps: added to the variance by the norm of the attention.
         feed_forward_eps: added to it by the norm of the feed-forward network.
+        qk_norm: see ``HeadProjection``.
+        feed_forward: of each token; ``FeedForward`` by default.
     """
 
     def __init__(
@@ -135,13 +137,15 @@ class ModulatedTransformerBlock(nn.Module):
         modulation: nn.Module,
         eps: float = 1e-6,
         feed_forward_eps: float = 1e-6,
+        qk_norm: Callable[[int], nn.Module] = nn.Identity,
+        feed_forward: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.modulation = modulation
         self.norm_attention = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
-        self.attention = SelfAttention(dim, num_heads)
+        self.attention = SelfAttention(dim, num_heads, qk_norm=qk_norm)
         self.norm_feed_forward = nn.LayerNorm(dim, eps=feed_forward_eps, elementwise_affine=False)
-        self.feed_forward = FeedForward(dim)
+        self.feed_forward = FeedForward(dim) if feed_forward is None else feed_forward
 
     def forward(
         self,

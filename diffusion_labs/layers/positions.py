@@ -105,3 +105,28 @@ class CroppedPositions(nn.Module):
             )
         rows, columns = slice(top // 2, top // 2 + grid[0]), slice(left // 2, left // 2 + grid[1])
         return self.vectors.view(*self.size, -1)[rows, columns].flatten(0, 1).to(like.dtype)
+
+
+class RotaryPositions(nn.Module):
+    """Rotates q and k by their position in a grid, so that their product depends on the difference of positions alone.
+
+    ``[a cos - b sin, a sin + b cos]`` for the halves a and b of each head's vector, with the angles ``x f_i`` for the
+    first half of the pairs and ``y f_i`` for the second, and the frequencies of ``sinusoidal_positions``. RoFormer,
+    arXiv 2104.09864, section 3.2.2, for each coordinate. It has no parameters.
+
+    Args:
+        grid: the numbers of rows and columns.
+        dim: width of a head, which four divides.
+    """
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        sinusoidal_positions(1, 1, dim)  # refuses other widths
+        self.grid = grid
+
+    def forward(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        positions = sinusoidal_positions(*self.grid, x.shape[-1], dtype=dtype, device=x.device)
+        sin, cos = positions.unflatten(1, (2, 2, -1)).transpose(1, 2).flatten(2).unbind(1)
+        a, b = x.to(dtype).chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)

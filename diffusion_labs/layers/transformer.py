@@ -1,5 +1,7 @@
 """Transformer blocks without modulation: that of encoders, and that of latent diffusion with cross-attention."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -63,21 +65,24 @@ class MultiHeadAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """``linear_out(a * GELU(g))`` with ``[a, g] = linear_in(x)``: GEGLU (arXiv 2002.05202, section 2).
+    """``linear_out(a * activation(g))`` with ``[a, g] = linear_in(x)`` (arXiv 2002.05202, section 2).
 
     Args:
         dim: width of input and output.
-        mult: the width of a and of g, in units of ``dim``.
+        mult: the width of a and of g, in units of ``dim``, rounded down.
+        activation: GELU is GEGLU, and ``F.silu`` is SwiGLU.
     """
 
-    def __init__(self, dim: int, *, mult: int = 4) -> None:
+    def __init__(self, dim: int, *, mult: float = 4, activation: Callable[[Tensor], Tensor] = F.gelu) -> None:
         super().__init__()
-        self.linear_in = nn.Linear(dim, 2 * mult * dim)
-        self.linear_out = nn.Linear(mult * dim, dim)
+        width = int(mult * dim)
+        self.activation = activation
+        self.linear_in = nn.Linear(dim, 2 * width)
+        self.linear_out = nn.Linear(width, dim)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         a, g = self.linear_in(x).chunk(2, dim=-1)
-        return self.linear_out(a * F.gelu(g))
+        return self.linear_out(a * self.activation(g))
 
 
 class EncoderBlock(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import diffusion_labs as dl
-from diffusion_labs.layers import ModulatedTransformerBlock, modulation, sinusoidal_positions
+from diffusion_labs.layers import ModulatedTransformerBlock, RotaryPositions, modulation, sinusoidal_positions
 from diffusion_labs.models.transformer.heads import LearnedVariancePatchHead, PatchHead
 from tests.catalogue import randomise
 
@@ -54,6 +54,34 @@ def test_positions_are_sines_and_cosines_of_columns_and_rows() -> None:
             torch.testing.assert_close(positions[row * 5 + column], torch.tensor(expected))
     with pytest.raises(ValueError, match=r"dim \(6\) must be a multiple of 4"):
         sinusoidal_positions(3, 5, 6)
+
+
+def test_rotated_products_depend_on_the_difference_of_positions_alone() -> None:
+    rotary = RotaryPositions((3, 4), 8)
+    q, k = torch.randn(2, 1, 1, 1, 8).double()
+    turned = [rotary(vector.expand(1, 1, 12, 8)).reshape(3, 4, 8) for vector in (q, k)]
+    torch.testing.assert_close(turned[0].norm(dim=-1), q.norm().expand(3, 4))
+    products = torch.einsum("rcd,sed->rcse", *turned)
+    torch.testing.assert_close(products[:2, :3, :2, :3], products[1:, 1:, 1:, 1:])
+    assert products.flatten().round(decimals=6).unique().numel() == 5 * 7  # and on all of it
+    # A column further is an angle of 1 between the first coordinates of the two halves
+    angle = torch.atan2(turned[0][0, 1, 4], turned[0][0, 1, 0]) - torch.atan2(q[0, 0, 0, 4], q[0, 0, 0, 0])
+    torch.testing.assert_close(angle.remainder(2 * math.pi), torch.tensor(1.0).double())
+
+
+def test_options_of_later_networks_are_their_layers() -> None:
+    network = randomise(dl.dit(**TINY, qk_norm=True, rotary=True, swiglu=True)).double()
+    attention, feed_forward = network.blocks[0].attention, network.blocks[0].feed_forward
+    x, rotary = torch.randn(2, 6, 8).double(), RotaryPositions((2, 3), 4)
+    projected = (x @ attention.qkv.weight.mT + attention.qkv.bias).view(2, 6, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    for actual, raw, norm in zip(attention.heads(x), projected, (attention.norm_q, attention.norm_k), strict=False):
+        normed = raw / (raw.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm[0].weight
+        torch.testing.assert_close(actual, rotary(normed))
+    torch.testing.assert_close(attention.heads(x)[2], projected[2])
+
+    a, g = (x @ feed_forward.linear_in.weight.mT + feed_forward.linear_in.bias).split(21, dim=2)
+    expected = (a * g * g.sigmoid()) @ feed_forward.linear_out.weight.mT + feed_forward.linear_out.bias
+    torch.testing.assert_close(feed_forward(x), expected)
 
 
 @pytest.mark.parametrize("head_class", [PatchHead, LearnedVariancePatchHead])

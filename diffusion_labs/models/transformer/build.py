@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from diffusion_labs.construction import builder
 from diffusion_labs.layers import (
     ConditionEmbedding,
+    GatedFeedForward,
     ModulatedTransformerBlock,
+    RMSNorm,
+    RotaryPositions,
     TimeEmbedding,
     modulation,
     sinusoidal_positions,
@@ -37,6 +41,9 @@ def dit(
     time_shift: int = 0,
     norm_eps: float = 1e-6,
     feed_forward_eps: float | None = None,
+    qk_norm: bool = False,
+    rotary: bool = False,
+    swiglu: bool = False,
     embedding_per_block: bool = False,
     checkpointing: bool = False,
 ) -> DiT:
@@ -58,6 +65,10 @@ def dit(
         time_shift: see ``sinusoidal_embedding``; 1 in the ``DiTTransformer2DModel`` of diffusers.
         norm_eps: eps of every norm.
         feed_forward_eps: eps of the norms before feed-forward networks; ``norm_eps`` by default.
+        qk_norm: normalise q and k by their root mean square, see ``HeadProjection``.
+        rotary: rotate q and k by their positions, see ``RotaryPositions``; beside the positions that all have.
+        swiglu: gated feed-forward networks, ``GatedFeedForward`` with SiLU, of 8/3 the width: as many parameters. These
+            three are the choices of LightningDiT (arXiv 2501.01423).
         embedding_per_block: each block embeds the time and the classes by itself, as in diffusers.
         checkpointing: in train mode, recompute each block in the backward pass: less memory, more time.
 
@@ -94,6 +105,10 @@ def dit(
                 modulation=modulation(dim, dim, 6),
                 eps=norm_eps,
                 feed_forward_eps=norm_eps if feed_forward_eps is None else feed_forward_eps,
+                qk_norm=lambda width: nn.Sequential(
+                    *[RMSNorm(width)] * qk_norm, *[RotaryPositions(grid, width)] * rotary
+                ),
+                feed_forward=GatedFeedForward(dim, mult=8 / 3, activation=F.silu) if swiglu else None,
             )
             for _ in range(depth)
         ],
