@@ -259,7 +259,58 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "dit": lambda: randomise(
         dl.dit(
-            in_channels=1, size=8, dim=8, depth=2, num_heads=2, learned_variance=True, classes={"class": NUM_CLASSES}
+            in_channels=1,
+            size=8,
+            dim=8,
+            depth=2,
+            num_heads=2,
+            learned_variance=True,
+            classes={"class": NUM_CLASSES},
+            qk_norm=True,
+            rotary=True,
+            swiglu=True,
+        )
+    ),
+    "pixart": lambda: randomise(
+        dl.pixart(
+            size=8,
+            in_channels=1,
+            dim=12,
+            depth=2,
+            num_heads=3,
+            tokens={"text": 6},
+            classes={"class": NUM_CLASSES},
+            numbers={"resolution": 2, "aspect_ratio": 1},
+            checkpointing=True,
+        )
+    ),
+    "mmdit": lambda: randomise(
+        dl.mmdit(
+            in_channels=1,
+            max_size=12,
+            position_scale=1.5,
+            dim=8,
+            depth=2,
+            num_heads=2,
+            qk_norm=True,
+            dual_attention=(0,),
+            tokens={"text": 6},
+            vectors={"pooled_text": 5},
+            classes={"class": NUM_CLASSES},
+        )
+    ),
+    "uvit": lambda: randomise(
+        dl.uvit(
+            in_channels=1,
+            size=8,
+            patch_size=4,
+            dim=8,
+            depth=3,
+            num_heads=2,
+            classes={"class": NUM_CLASSES},
+            vectors={"pooled_text": 5},
+            tokens={"text": 6},
+            num_tokens=4,
         )
     ),
     "ideal": lambda: dl.IdealDenoiser(

@@ -16,7 +16,17 @@ from diffusion_labs.interop.diffusers_autoencoder import (
 from diffusion_labs.interop.diffusers_config import DiffusersParts, from_diffusers_config
 from diffusion_labs.interop.diffusers_config_written import to_diffusers_config
 from diffusion_labs.interop.diffusers_dit import from_diffusers_dit_config, load_diffusers_dit, save_diffusers_dit
+from diffusion_labs.interop.diffusers_mmdit import (
+    from_diffusers_mmdit_config,
+    load_diffusers_mmdit,
+    save_diffusers_mmdit,
+)
 from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
+from diffusion_labs.interop.diffusers_pixart import (
+    from_diffusers_pixart_config,
+    load_diffusers_pixart,
+    save_diffusers_pixart,
+)
 from diffusion_labs.interop.diffusers_prior import (
     DiffusersPrior,
     from_diffusers_prior_config,
@@ -57,15 +67,19 @@ __all__ = [
     "from_diffusers_dit_config",
     "from_diffusers_prior_config",
     "from_diffusers_unclip_config",
+    "from_diffusers_mmdit_config",
+    "from_diffusers_pixart_config",
     "from_diffusers_unet_config",
     "load_compvis_autoencoder",
     "load_compvis_checkpoint",
     "load_compvis_unet",
     "load_diffusers_autoencoder",
     "load_diffusers_dit",
+    "load_diffusers_mmdit",
     "load_diffusers_pipeline",
     "load_diffusers_prior",
     "load_diffusers_unclip_decoder",
+    "load_diffusers_pixart",
     "load_diffusers_unet",
     "load_dit",
     "load_foreign",
@@ -79,6 +93,8 @@ __all__ = [
     "save_diffusers_dit",
     "save_diffusers_prior",
     "save_diffusers_unclip_decoder",
+    "save_diffusers_mmdit",
+    "save_diffusers_pixart",
     "save_diffusers_unet",
     "save_diffusers_pipeline",
     "to_compvis_autoencoder",

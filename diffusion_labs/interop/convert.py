@@ -17,8 +17,12 @@ from diffusion_labs.interop.diffusers_autoencoder import SIZES as AUTOENCODER_CL
 from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
 from diffusion_labs.interop.diffusers_dit import NAME as DIT_CLASS
 from diffusion_labs.interop.diffusers_dit import load_diffusers_dit, save_diffusers_dit
+from diffusion_labs.interop.diffusers_mmdit import NAME as MMDIT_CLASS
+from diffusion_labs.interop.diffusers_mmdit import load_diffusers_mmdit, save_diffusers_mmdit
 from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
 from diffusion_labs.interop.diffusers_pipeline_index import INDEX
+from diffusion_labs.interop.diffusers_pixart import NAME as PIXART_CLASS
+from diffusion_labs.interop.diffusers_pixart import load_diffusers_pixart, save_diffusers_pixart
 from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
 from diffusion_labs.interop.dit import load_dit, to_dit
@@ -41,7 +45,7 @@ from diffusion_labs.models.adm_unet import (
 )
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, presets
 from diffusion_labs.models.ldm import LDM_UNETS, LatentDiffusion, ldm_unet
-from diffusion_labs.models.transformer import DITS, DiT, dit
+from diffusion_labs.models.transformer import DITS, DiT, MMDiT, PixArt, dit
 from diffusion_labs.pretrained import from_pretrained
 from diffusion_labs.pretrained.folder import CONFIG, FORMAT
 
@@ -70,6 +74,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **AUTOENCODERS,
 }
 PRESETS = tuple(NETWORKS)
+TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
+    DIT_CLASS: load_diffusers_dit,
+    PIXART_CLASS: load_diffusers_pixart,
+    MMDIT_CLASS: load_diffusers_mmdit,
+}
 
 
 def detect_format(keys: Iterable[str]) -> str:
@@ -136,10 +145,10 @@ def read_model(
         return load_diffusers_unet(source, variant=variant)
     if name in AUTOENCODER_CLASSES:
         return load_diffusers_autoencoder(source, variant=variant).model
-    if name == DIT_CLASS:
-        return load_diffusers_dit(source, variant=variant)
+    if name in TRANSFORMERS:
+        return TRANSFORMERS[name](source, variant=variant)
     raise ValueError(
-        f"{source} is no folder of ours, and none of a pipeline, U-Net, DiT or autoencoder of diffusers"
+        f"{source} is no folder of ours, and none of a pipeline, U-Net, Transformer or autoencoder of diffusers"
         f"{'' if name is None else f', but of a {name}'}"
     )
 
@@ -270,6 +279,8 @@ FILLED: dict[type, Callable[..., Any]] = {
 }
 DIFFUSERS: dict[type, Callable[..., Any]] = {
     DiT: save_diffusers_dit,
+    PixArt: save_diffusers_pixart,
+    MMDiT: save_diffusers_mmdit,
     ADMUNet: save_diffusers_unet,
     AutoencoderKL: save_diffusers_autoencoder,
     VQModel: save_diffusers_autoencoder,

@@ -72,6 +72,16 @@ class ModelConfig:
                 raise self.refused(key, "cannot be represented; it must be one number")
 
 
+def refuse_others(actual: Mapping[str, Any], expected: Mapping[str, Any], whose: str) -> None:
+    """Raise a ``ValueError`` where settings of a network that no weight shows are others than theirs."""
+    wrong = {key: value for key, value in actual.items() if value != expected[key]}
+    if wrong:
+        raise ValueError(
+            f"{whose} computes with { ({key: expected[key] for key in wrong}) }, but the network was built with "
+            f"{wrong}; the weights mean something else there"
+        )
+
+
 def find_model(folder: str | Path, names: Sequence[str]) -> Path:
     """The folder with the configuration: itself, or one that a pipeline has in it.
 

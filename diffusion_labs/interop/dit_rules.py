@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_labs.interop.diffusers_models import refuse_others
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, nested
+from diffusion_labs.layers import GatedFeedForward, RotaryPositions
 from diffusion_labs.models.transformer import DiT
 
 BATCHED = TensorChange(lambda positions: positions[0], lambda positions: positions[None])
@@ -72,6 +74,9 @@ def _tables(model: DiT) -> list[str]:
     return [f"classes.{name}.table.weight" for name in list(model.null_conditions)[:1]]
 
 
+PLAIN = {"rotary": False, "swiglu": False}  # in all of their networks
+
+
 def settings(model: DiT) -> dict[str, float]:
     """What the network computes with and no weight shows, by the names of the options of ``dit``."""
     embedding: Any = model.embeddings[0]
@@ -81,18 +86,14 @@ def settings(model: DiT) -> dict[str, float]:
         "time_scale": embedding.time.scale,
         "norm_eps": block.norm_attention.eps,
         "feed_forward_eps": block.norm_feed_forward.eps,
+        "rotary": any(isinstance(part, RotaryPositions) for part in block.attention.norm_q.modules()),
+        "swiglu": isinstance(block.feed_forward, GatedFeedForward),
     }
 
 
 def refuse_settings(model: DiT, expected: dict[str, float], whose: str) -> None:
     """Raise a ``ValueError`` for a network that computes otherwise than theirs with the same weights."""
-    actual = settings(model)
-    wrong = {key: value for key, value in actual.items() if value != expected[key]}
-    if wrong:
-        raise ValueError(
-            f"{whose} computes with { ({key: expected[key] for key in wrong}) }, but the network was built with "
-            f"{wrong}; the weights mean something else there"
-        )
+    refuse_others(settings(model), {**PLAIN, **expected}, whose)
 
 
 def embeddings_agree(tensors: dict[str, Tensor], depth: int) -> bool:

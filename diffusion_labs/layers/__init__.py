@@ -8,39 +8,75 @@ from diffusion_labs.layers.attention import (
     split_heads_stacked,
 )
 from diffusion_labs.layers.class_condition import ClassCondition
+from diffusion_labs.layers.condition_embedding import ConditionEmbedding, check_names, concatenate
+from diffusion_labs.layers.condition_layers import (
+    CaptionCondition,
+    Context,
+    JointCondition,
+    NumberCondition,
+    ProjectedTokenCondition,
+    VectorTokens,
+)
 from diffusion_labs.layers.conditions import tokens_of, vector_of
 from diffusion_labs.layers.convolution import Conv, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
+from diffusion_labs.layers.joint_transformer import AttendedStream, DualStream, JointTransformerBlock, Stream
 from diffusion_labs.layers.modulated_transformer import (
     FeedForward,
+    ModulatedCrossAttentionBlock,
     ModulatedTransformerBlock,
     SelfAttention,
     gelu_tanh,
-    modulate,
-    modulation,
 )
-from diffusion_labs.layers.normalisation import GroupNorm
-from diffusion_labs.layers.positions import sinusoidal_positions
+from diffusion_labs.layers.modulation import TableModulation, modulate, modulation
+from diffusion_labs.layers.normalisation import GroupNorm, RMSNorm
+from diffusion_labs.layers.positions import CroppedPositions, RotaryPositions, StretchedPositions, sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
-from diffusion_labs.layers.transformer import EncoderBlock, GatedFeedForward, MultiHeadAttention, TransformerBlock
+from diffusion_labs.layers.transformer import (
+    EncoderBlock,
+    GatedFeedForward,
+    MultiHeadAttention,
+    SkipEncoderBlock,
+    TransformerBlock,
+)
 
 __all__ = [
+    "AttendedStream",
+    "CaptionCondition",
     "ClassCondition",
+    "ConditionEmbedding",
+    "Context",
     "Conv",
+    "CroppedPositions",
     "Downsample",
+    "DualStream",
     "EncoderBlock",
     "FeedForward",
     "GatedFeedForward",
     "GroupNorm",
+    "JointCondition",
+    "JointTransformerBlock",
+    "ModulatedCrossAttentionBlock",
     "ModulatedTransformerBlock",
     "MultiHeadAttention",
+    "NumberCondition",
+    "ProjectedTokenCondition",
+    "RMSNorm",
+    "RotaryPositions",
     "SelfAttention",
+    "SkipEncoderBlock",
     "SplitHeads",
+    "Stream",
+    "StretchedPositions",
+    "TableModulation",
     "TimeEmbedding",
     "TransformerBlock",
     "Upsample",
+    "VectorTokens",
     "attention",
     "average_pool",
+    "check_names",
+    "concatenate",
     "conv",
     "gelu_tanh",
     "merge_heads",

@@ -1,4 +1,4 @@
-"""Group normalisation that keeps its precision in half precision networks."""
+"""Normalisations that keep their precision in half precision networks."""
 
 import torch
 import torch.nn.functional as F
@@ -34,3 +34,24 @@ class GroupNorm(nn.GroupNorm):
         dtype = torch.promote_types(input.dtype, torch.float32)
         y = F.group_norm(input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps)
         return y.to(input.dtype)
+
+
+class RMSNorm(nn.Module):
+    """``y = x / sqrt(mean(x^2) + eps) * weight`` over the last dimension (arXiv 1910.07467, Eq. 4).
+
+    Computed in float32; float64 stays float64. The output has the dtype of x.
+
+    Args:
+        dim: width of the input ``[..., dim]``.
+        eps: added to the mean of the squares.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        y = F.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps)
+        return y.to(x.dtype)

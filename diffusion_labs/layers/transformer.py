@@ -1,5 +1,7 @@
 """Transformer blocks without modulation: that of encoders, and that of latent diffusion with cross-attention."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -11,21 +13,28 @@ from diffusion_labs.layers.attention import attention, merge_heads, split_heads_
 class MultiHeadAttention(nn.Module):
     """Attention of x to a context, or to itself: ``out(softmax(q k^T / sqrt(d)) v)``, in heads of width d.
 
-    ``q`` is linear in x, ``k`` and ``v`` in the context, all without bias; ``out`` has one. Attention Is All You Need,
-    arXiv 1706.03762, section 3.2.2.
+    ``q`` is linear in x, ``k`` and ``v`` in the context, without bias unless asked for; ``out`` has one. Attention Is
+    All You Need, arXiv 1706.03762, section 3.2.2.
 
     Args:
         dim: width of x and of the output.
         num_heads: the number of heads.
         context_dim: width of the context; ``dim`` by default, as self-attention needs.
         head_dim: width of a head; ``dim / num_heads`` by default.
+        bias: of the projections to q, k and v.
 
     Raises:
         ValueError: if the heads do not divide the width, and have none of their own.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, *, context_dim: int | None = None, head_dim: int | None = None
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        context_dim: int | None = None,
+        head_dim: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if num_heads < 1 or (head_dim is None and dim % num_heads != 0):
@@ -33,9 +42,9 @@ class MultiHeadAttention(nn.Module):
         context_dim = dim if context_dim is None else context_dim
         inner_dim = dim if head_dim is None else num_heads * head_dim
         self.num_heads = num_heads
-        self.query = nn.Linear(dim, inner_dim, bias=False)
-        self.key = nn.Linear(context_dim, inner_dim, bias=False)
-        self.value = nn.Linear(context_dim, inner_dim, bias=False)
+        self.query = nn.Linear(dim, inner_dim, bias=bias)
+        self.key = nn.Linear(context_dim, inner_dim, bias=bias)
+        self.value = nn.Linear(context_dim, inner_dim, bias=bias)
         self.out = nn.Linear(inner_dim, dim)
 
     def forward(
@@ -66,21 +75,24 @@ class MultiHeadAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """``linear_out(a * GELU(g))`` with ``[a, g] = linear_in(x)``: GEGLU (arXiv 2002.05202, section 2).
+    """``linear_out(a * activation(g))`` with ``[a, g] = linear_in(x)`` (arXiv 2002.05202, section 2).
 
     Args:
         dim: width of input and output.
-        mult: the width of a and of g, in units of ``dim``.
+        mult: the width of a and of g, in units of ``dim``, rounded down.
+        activation: GELU is GEGLU, and ``F.silu`` is SwiGLU.
     """
 
-    def __init__(self, dim: int, *, mult: int = 4) -> None:
+    def __init__(self, dim: int, *, mult: float = 4, activation: Callable[[Tensor], Tensor] = F.gelu) -> None:
         super().__init__()
-        self.linear_in = nn.Linear(dim, 2 * mult * dim)
-        self.linear_out = nn.Linear(mult * dim, dim)
+        width = int(mult * dim)
+        self.activation = activation
+        self.linear_in = nn.Linear(dim, 2 * width)
+        self.linear_out = nn.Linear(width, dim)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         a, g = self.linear_in(x).chunk(2, dim=-1)
-        return self.linear_out(a * F.gelu(g))
+        return self.linear_out(a * self.activation(g))
 
 
 class EncoderBlock(nn.Module):
@@ -99,10 +111,45 @@ class EncoderBlock(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
         self.feed_forward = feed_forward
 
-    def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b *q m"] | None = None) -> Float[Tensor, "b n d"]:
-        """Transform x; the mask is true for the tokens that may be attended to, see ``attention``."""
-        x = x + self.attention(self.norm_attention(x), mask=mask)
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b *q m"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Transform x.
+
+        Args:
+            x: the tokens.
+            mask: true for the tokens that may be attended to, see ``attention``.
+            identity: for which samples the attention map is the identity.
+        """
+        x = x + self.attention(self.norm_attention(x), mask=mask, identity=identity)
         return x + self.feed_forward(self.norm_feed_forward(x))
+
+
+class SkipEncoderBlock(EncoderBlock):
+    """The block of ``merge([x, skip])``, where skip is from a shallow block (U-ViT, arXiv 2209.12152, section 3).
+
+    Args:
+        width: of x and of skip.
+        attention: see ``EncoderBlock``.
+        feed_forward: see ``EncoderBlock``.
+    """
+
+    def __init__(self, width: int, attention: nn.Module, feed_forward: nn.Module) -> None:
+        super().__init__(width, attention, feed_forward)
+        self.merge = nn.Linear(2 * width, width)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Float[Tensor, "b n d"],
+        skip: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b *q m"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Transform x; mask and identity are those of ``EncoderBlock``."""
+        return super().forward(self.merge(torch.cat([x, skip], dim=2)), mask, identity)
 
 
 class TransformerBlock(nn.Module):

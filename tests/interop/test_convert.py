@@ -215,7 +215,7 @@ def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "out"
     for words, message in (
         ([tmp_path / "nowhere", out], "there is no file or folder"),
-        ([tmp_path / "empty", out], "is no folder of ours, and none of a pipeline, U-Net, DiT or autoencoder"),
+        ([tmp_path / "empty", out], "is no folder of ours, and none of a pipeline, U-Net, Transformer or autoencoder"),
         (
             [tmp_path / "kl.safetensors", out],
             "which does not hold its sizes; give either",

@@ -205,6 +205,9 @@ def test_every_key_of_diffusers_is_read_or_refused_by_name() -> None:
     [
         ({"time_scale": 1000.0}, "computes with {'time_scale': 1.0}, but"),
         ({"norm_eps": 1e-5}, "computes with {'norm_eps': 1e-06}, but"),
+        ({"rotary": True}, "computes with {'rotary': False}, but"),
+        ({"swiglu": True}, "computes with {'swiglu': False}, but"),
+        ({"qk_norm": True}, "no name for ['blocks.0.attention.norm_q.0.weight'"),
         ({"size": (8, 4)}, "only square data and one class condition; the network has 4 x 2 patches"),
         ({"classes": {}}, "one class condition; the network has 4 x 4 patches and []"),
     ],

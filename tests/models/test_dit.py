@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import diffusion_labs as dl
-from diffusion_labs.layers import ModulatedTransformerBlock, sinusoidal_positions
-from diffusion_labs.models.transformer.dit import LearnedVariancePatchHead, PatchHead
+from diffusion_labs.layers import ModulatedTransformerBlock, RotaryPositions, modulation, sinusoidal_positions
+from diffusion_labs.models.transformer.heads import LearnedVariancePatchHead, PatchHead
 from tests.catalogue import randomise
 
 TINY = {"in_channels": 2, "size": (4, 6), "dim": 8, "depth": 2, "num_heads": 2, "classes": {"class": 3}}
@@ -47,7 +47,7 @@ def test_predicts_zero_until_it_is_trained(learned_variance: bool) -> None:
 
 
 def test_positions_are_sines_and_cosines_of_columns_and_rows() -> None:
-    positions = sinusoidal_positions(3, 5, 8)
+    positions = sinusoidal_positions(3, 5, 8).float()
     for row in range(3):
         for column in range(5):
             expected = [f(x / 100**i) for x in (column, row) for f in (math.sin, math.cos) for i in (0, 1)]
@@ -56,9 +56,37 @@ def test_positions_are_sines_and_cosines_of_columns_and_rows() -> None:
         sinusoidal_positions(3, 5, 6)
 
 
+def test_rotated_products_depend_on_the_difference_of_positions_alone() -> None:
+    rotary = RotaryPositions((3, 4), 8)
+    q, k = torch.randn(2, 1, 1, 1, 8).double()
+    turned = [rotary(vector.expand(1, 1, 12, 8)).reshape(3, 4, 8) for vector in (q, k)]
+    torch.testing.assert_close(turned[0].norm(dim=-1), q.norm().expand(3, 4))
+    products = torch.einsum("rcd,sed->rcse", *turned)
+    torch.testing.assert_close(products[:2, :3, :2, :3], products[1:, 1:, 1:, 1:])
+    assert products.flatten().round(decimals=6).unique().numel() == 5 * 7  # and on all of it
+    # A column further is an angle of 1 between the first coordinates of the two halves
+    angle = torch.atan2(turned[0][0, 1, 4], turned[0][0, 1, 0]) - torch.atan2(q[0, 0, 0, 4], q[0, 0, 0, 0])
+    torch.testing.assert_close(angle.remainder(2 * math.pi), torch.tensor(1.0).double())
+
+
+def test_options_of_later_networks_are_their_layers() -> None:
+    network = randomise(dl.dit(**TINY, qk_norm=True, rotary=True, swiglu=True)).double()
+    attention, feed_forward = network.blocks[0].attention, network.blocks[0].feed_forward
+    x, rotary = torch.randn(2, 6, 8).double(), RotaryPositions((2, 3), 4)
+    projected = (x @ attention.qkv.weight.mT + attention.qkv.bias).view(2, 6, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    for actual, raw, norm in zip(attention.heads(x), projected, (attention.norm_q, attention.norm_k), strict=False):
+        normed = raw / (raw.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm[0].weight
+        torch.testing.assert_close(actual, rotary(normed))
+    torch.testing.assert_close(attention.heads(x)[2], projected[2])
+
+    a, g = (x @ feed_forward.linear_in.weight.mT + feed_forward.linear_in.bias).split(21, dim=2)
+    expected = (a * g * g.sigmoid()) @ feed_forward.linear_out.weight.mT + feed_forward.linear_out.bias
+    torch.testing.assert_close(feed_forward(x), expected)
+
+
 @pytest.mark.parametrize("head_class", [PatchHead, LearnedVariancePatchHead])
 def test_tokens_become_patches_with_the_channel_fastest(head_class: type) -> None:
-    head = randomise(head_class(6, 3, patch_size=2, embed_dim=5)).double()
+    head = randomise(head_class(6, 3, patch_size=2, modulation=modulation(5, 6, 2))).double()
     h, embedding = torch.randn(2, 4 * 3, 6).double(), torch.randn(2, 5).double()
     output = head(h, embedding, (4, 3), torch.float64)
 
@@ -79,7 +107,7 @@ def test_tokens_become_patches_with_the_channel_fastest(head_class: type) -> Non
 
 
 def test_where_the_attention_is_the_identity_each_token_sees_itself() -> None:
-    block = randomise(ModulatedTransformerBlock(8, 2, embed_dim=4)).double()
+    block = randomise(ModulatedTransformerBlock(8, 2, modulation=modulation(4, 8, 6))).double()
     attention = block.attention
     x = torch.randn(3, 5, 8).double()
     v = x @ attention.qkv.weight[16:].mT + attention.qkv.bias[16:]

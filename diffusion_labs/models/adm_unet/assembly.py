@@ -7,7 +7,7 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from diffusion_labs.layers import Downsample, Upsample, average_pool, conv, nearest_upsample
+from diffusion_labs.layers import ConditionEmbedding, Downsample, Upsample, average_pool, conv, nearest_upsample
 from diffusion_labs.models.adm_unet.blocks import (
     AdaptiveGroupNorm,
     BlockSequence,
@@ -15,7 +15,6 @@ from diffusion_labs.models.adm_unet.blocks import (
     ResBlock,
     ShiftedGroupNorm,
 )
-from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.models.adm_unet.network import ADMUNet, Head, LearnedVarianceHead
 
 MakeAttention = Callable[[int, int], Sequence[nn.Module]]

@@ -1,7 +1,6 @@
 """The blocks of the U-Net, all called as ``block(x, embedding, context)``."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_labs.layers import (
+    Context,
     GroupNorm,
     SplitHeads,
     attention,
@@ -18,21 +18,6 @@ from diffusion_labs.layers import (
     split_heads_interleaved,
     zero_init,
 )
-
-
-class Context(NamedTuple):
-    """What the attention blocks get beside the image.
-
-    Attributes:
-        tokens: tokens to look at, ``[b, n, context_dim]``.
-        mask: which of them are valid, bool ``[b, n]``; ``None`` if all are.
-        identity: whose attention is the identity, bool ``[b, blocks]``, one column for each attention block of the
-            network; ``None`` if nobody's.
-    """
-
-    tokens: Tensor
-    mask: Tensor | None
-    identity: Tensor | None = None
 
 
 class NumberedAttention(nn.Module):

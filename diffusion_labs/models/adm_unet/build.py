@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from diffusion_labs.construction import builder
-from diffusion_labs.layers import SplitHeads, TimeEmbedding, split_heads_interleaved, split_heads_stacked
+from diffusion_labs.layers import (
+    ConditionEmbedding,
+    ProjectedTokenCondition,
+    SplitHeads,
+    TimeEmbedding,
+    split_heads_interleaved,
+    split_heads_stacked,
+)
 from diffusion_labs.models.adm_unet.assembly import (
     MakeAttention,
     assemble,
@@ -16,7 +23,6 @@ from diffusion_labs.models.adm_unet.assembly import (
     widths_of_levels,
 )
 from diffusion_labs.models.adm_unet.blocks import AttentionBlock, ContextAttentionBlock
-from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.models.adm_unet.network import ADMUNet
 
 ATTENTION_ORDERS: dict[str, SplitHeads] = {
@@ -175,7 +181,7 @@ def adm_unet(
             tokens=tokens,
             context_dim=context_dim,
             vector_tokens=vector_tokens,
-            token_norm=token_norm,
+            project_tokens=partial(ProjectedTokenCondition, norm=token_norm),
         ),
         embed_dim=embed_dim,
         attention=attention(num_heads),

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_identity
-from diffusion_labs.layers import Conv, GroupNorm, conv, zero_init
-from diffusion_labs.models.adm_unet.blocks import BlockSequence, Context, NumberedAttention
-from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
+from diffusion_labs.layers import ConditionEmbedding, Context, Conv, GroupNorm, conv, zero_init
+from diffusion_labs.models.adm_unet.blocks import BlockSequence, NumberedAttention
 from diffusion_labs.output import DiffusionOutput
 
 

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_labs.layers import GroupNorm, TransformerBlock, zero_init
-from diffusion_labs.models.adm_unet.blocks import Context, NumberedAttention
+from diffusion_labs.layers import Context, GroupNorm, TransformerBlock, zero_init
+from diffusion_labs.models.adm_unet.blocks import NumberedAttention
 
 
 class SpatialTransformer(NumberedAttention):

@@ -6,7 +6,7 @@ from typing import Unpack
 from torch import nn
 
 from diffusion_labs.construction import builder
-from diffusion_labs.layers import TimeEmbedding
+from diffusion_labs.layers import ConditionEmbedding, JointCondition, TimeEmbedding
 from diffusion_labs.models.adm_unet import ADMUNet
 from diffusion_labs.models.adm_unet.assembly import (
     TrunkOptions,
@@ -16,8 +16,6 @@ from diffusion_labs.models.adm_unet.assembly import (
     widths_of_levels,
 )
 from diffusion_labs.models.adm_unet.blocks import AttentionBlock
-from diffusion_labs.models.adm_unet.conditions import JointCondition
-from diffusion_labs.models.adm_unet.embedding import ConditionEmbedding
 from diffusion_labs.models.adm_unet.transformer import SpatialTransformer
 
 

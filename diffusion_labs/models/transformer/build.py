@@ -3,12 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from diffusion_labs.construction import builder
-from diffusion_labs.layers import ModulatedTransformerBlock, TimeEmbedding, sinusoidal_positions
-from diffusion_labs.models.transformer.dit import DiT, LearnedVariancePatchHead, PatchHead
-from diffusion_labs.models.transformer.embedding import TimeClassEmbedding
+from diffusion_labs.layers import (
+    ConditionEmbedding,
+    GatedFeedForward,
+    ModulatedTransformerBlock,
+    RMSNorm,
+    RotaryPositions,
+    TimeEmbedding,
+    modulation,
+    sinusoidal_positions,
+)
+from diffusion_labs.models.transformer.dit import DiT
+from diffusion_labs.models.transformer.heads import LearnedVariancePatchHead, PatchHead
+from diffusion_labs.models.transformer.initialisation import initialise_blocks, initialise_embedding, initialise_patches
 
 FREQUENCY_DIM = 256  # width of the sinusoids of the time
 
@@ -29,6 +41,9 @@ def dit(
     time_shift: int = 0,
     norm_eps: float = 1e-6,
     feed_forward_eps: float | None = None,
+    qk_norm: bool = False,
+    rotary: bool = False,
+    swiglu: bool = False,
     embedding_per_block: bool = False,
     checkpointing: bool = False,
 ) -> DiT:
@@ -50,6 +65,10 @@ def dit(
         time_shift: see ``sinusoidal_embedding``; 1 in the ``DiTTransformer2DModel`` of diffusers.
         norm_eps: eps of every norm.
         feed_forward_eps: eps of the norms before feed-forward networks; ``norm_eps`` by default.
+        qk_norm: normalise q and k by their root mean square, see ``HeadProjection``.
+        rotary: rotate q and k by their positions, see ``RotaryPositions``; beside the positions that all have.
+        swiglu: gated feed-forward networks, ``GatedFeedForward`` with SiLU, of 8/3 the width: as many parameters. These
+            three are the choices of LightningDiT (arXiv 2501.01423).
         embedding_per_block: each block embeds the time and the classes by itself, as in diffusers.
         checkpointing: in train mode, recompute each block in the backward pass: less memory, more time.
 
@@ -65,29 +84,31 @@ def dit(
         >>> output.prediction.shape
         torch.Size([4, 1, 8, 8])
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if any(side < 1 or side % patch_size != 0 for side in sides):
-        raise ValueError(f"patch_size ({patch_size}) must divide size ({size}); change one of them")
-    if depth < 1:
-        raise ValueError(f"depth ({depth}) must be at least 1")
-    grid = (sides[0] // patch_size, sides[1] // patch_size)
+    check_depth(depth)
+    grid = sides_of(size, patch_size)
     head = LearnedVariancePatchHead if learned_variance else PatchHead
 
     network = DiT(
         nn.Conv2d(in_channels, dim, patch_size, stride=patch_size),
-        sinusoidal_positions(*grid, dim),
+        sinusoidal_positions(*grid, dim).to(torch.get_default_dtype()),
         grid,
         [
-            TimeClassEmbedding(TimeEmbedding(FREQUENCY_DIM, dim, shift=time_shift, scale=time_scale), classes or {})
+            ConditionEmbedding(
+                TimeEmbedding(FREQUENCY_DIM, dim, shift=time_shift, scale=time_scale), classes=classes or {}
+            )
             for _ in range(depth if embedding_per_block else 1)
         ],
         [
             ModulatedTransformerBlock(
                 dim,
                 num_heads,
-                embed_dim=dim,
+                modulation=modulation(dim, dim, 6),
                 eps=norm_eps,
                 feed_forward_eps=norm_eps if feed_forward_eps is None else feed_forward_eps,
+                qk_norm=lambda width: nn.Sequential(
+                    *[RMSNorm(width)] * qk_norm, *[RotaryPositions(grid, width)] * rotary
+                ),
+                feed_forward=GatedFeedForward(dim, mult=8 / 3, activation=F.silu) if swiglu else None,
             )
             for _ in range(depth)
         ],
@@ -95,7 +116,7 @@ def dit(
             dim,
             in_channels if out_channels is None else out_channels,
             patch_size=patch_size,
-            embed_dim=dim,
+            modulation=modulation(dim, dim, 2),
             eps=norm_eps,
         ),
         checkpointing=checkpointing,
@@ -109,18 +130,28 @@ def initialise(network: DiT) -> None:
 
     As in vision Transformers; what starts at zero is left so. DiT, arXiv 2212.09748, section 4.
     """
-    nn.init.xavier_uniform_(network.patches.weight.flatten(1))
-    nn.init.zeros_(network.patches.bias)  # type: ignore[arg-type]
+    initialise_patches(network.patches)
     blocks: list[Any] = list(network.blocks)
     for block in blocks:
-        for part in (block.attention, block.feed_forward):
-            for layer in part.children():
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        initialise_blocks([block.attention, block.feed_forward])
     embeddings: list[Any] = list(network.embeddings)
     for embedding in embeddings:
-        for layer in (embedding.time.linear_in, embedding.time.linear_out):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        for condition in embedding.classes.values():
-            nn.init.normal_(condition.table.weight, std=0.02)
+        initialise_embedding(embedding)
+
+
+def sides_of(size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """The number of patches in a column and in a row of x.
+
+    Raises:
+        ValueError: if patches do not divide it.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if any(side < 1 or side % patch_size != 0 for side in sides):
+        raise ValueError(f"patch_size ({patch_size}) must divide size ({size}); change one of them")
+    return sides[0] // patch_size, sides[1] // patch_size
+
+
+def check_depth(depth: int) -> None:
+    """Raise a ``ValueError`` for a network without blocks."""
+    if depth < 1:
+        raise ValueError(f"depth ({depth}) must be at least 1")

@@ -1,14 +1,30 @@
 """From one conditional input to its part of the embedding or of the context; each may be absent."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
-from diffusion_labs.layers import sinusoidal_embedding, tokens_of, vector_of
-from diffusion_labs.models.adm_unet.blocks import Context
+from diffusion_labs.layers.conditions import tokens_of, vector_of
+from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
+
+
+class Context(NamedTuple):
+    """What the attention blocks get beside the image.
+
+    Attributes:
+        tokens: tokens to look at, ``[b, n, context_dim]``.
+        mask: which of them are valid, bool ``[b, n]``; ``None`` if all are.
+        identity: whose attention is the identity, bool ``[b, blocks]``, one column for each attention block of the
+            network; ``None`` if nobody's.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None
+    identity: Tensor | None = None
 
 
 class VectorCondition(nn.Module):
@@ -68,6 +84,40 @@ class JointCondition(nn.Module):
         return embedding
 
 
+class NumberCondition(nn.Module):
+    """Several numbers, each by itself: the concatenation of ``Linear -> SiLU -> Linear`` of the sinusoids of each.
+
+    Numbers of one name share their layers. The resolution and the aspect ratio of PixArt-alpha (arXiv 2310.00426)
+    enter so. Absent ones are zeros.
+
+    Args:
+        numbers: how many numbers, by name; input ``[b, n]``.
+        embed_dim: width of the output.
+        frequency_dim: width of the sinusoids of one number.
+
+    Attributes:
+        condition_shapes: the shape of one sample's condition, by name.
+
+    Raises:
+        ValueError: if the numbers do not divide the width.
+    """
+
+    def __init__(self, numbers: Mapping[str, int], embed_dim: int, *, frequency_dim: int = 256) -> None:
+        super().__init__()
+        total = sum(numbers.values())
+        if embed_dim % total != 0:
+            raise ValueError(f"numbers ({dict(numbers)}) are {total}, which must divide dim ({embed_dim}); change dim")
+        self.condition_shapes = {name: (number,) for name, number in numbers.items()}
+        self.embeddings = nn.ModuleDict({name: TimeEmbedding(frequency_dim, embed_dim // total) for name in numbers})
+
+    def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Tensor:
+        parts = []
+        for name, embedding in self.embeddings.items():
+            values = vector_of(conditions, name, *self.condition_shapes[name], timestep)
+            parts.append(embedding(values.flatten()).view(len(values), -1))
+        return torch.cat(parts, dim=1)
+
+
 class TokenCondition(nn.Module):
     """Tokens as they are; absent ones are one zero token.
 
@@ -110,6 +160,28 @@ class ProjectedTokenCondition(TokenCondition):
     def project(self, tokens: Tensor) -> Tensor:
         """From the input to the context."""
         return self.norm(self.linear(tokens.to(self.linear.weight.dtype)))
+
+
+class CaptionCondition(TokenCondition):
+    """Projects tokens to the context by ``Linear -> GELU -> Linear``; absent ones are one zero token.
+
+    The caption of PixArt-alpha (arXiv 2310.00426) enters so, with the approximation of GELU by tanh.
+
+    Args:
+        name: see ``TokenCondition``.
+        width: width of the input.
+        context_dim: width of the output, and between the layers.
+    """
+
+    def __init__(self, name: str, width: int, context_dim: int) -> None:
+        super().__init__(name, width)
+        self.linear_in = nn.Linear(width, context_dim)
+        self.linear_out = nn.Linear(context_dim, context_dim)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """From the input to the context."""
+        h = self.linear_in(tokens.to(self.linear_in.weight.dtype))
+        return self.linear_out(F.gelu(h, approximate="tanh"))
 
 
 class VectorTokens(nn.Module):

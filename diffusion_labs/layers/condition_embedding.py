@@ -1,20 +1,22 @@
 """From the time and the conditions to one embedding vector and the context of the attention."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
-from diffusion_labs.layers import ClassCondition, TimeEmbedding
-from diffusion_labs.models.adm_unet.blocks import Context
-from diffusion_labs.models.adm_unet.conditions import (
+from diffusion_labs.layers.class_condition import ClassCondition
+from diffusion_labs.layers.condition_layers import (
+    Context,
     JointCondition,
+    NumberCondition,
     ProjectedTokenCondition,
     TokenCondition,
     VectorCondition,
     VectorTokens,
 )
+from diffusion_labs.layers.embeddings import TimeEmbedding
 
 
 class ConditionEmbedding(nn.Module):
@@ -37,7 +39,7 @@ class ConditionEmbedding(nn.Module):
         joint: vectors and numbers that are embedded together, if there are any.
         vector_tokens: of how many tokens of the context a vector also makes, by name, see ``VectorTokens``. They come
             before the others.
-        token_norm: normalise projected tokens, see ``ProjectedTokenCondition``.
+        project_tokens: makes the projection of tokens to the context, from name, width and ``context_dim``.
 
     Attributes:
         null_conditions: the index of the null class, by name.
@@ -53,25 +55,19 @@ class ConditionEmbedding(nn.Module):
         self,
         time: TimeEmbedding,
         *,
-        classes: Mapping[str, int],
-        vectors: Mapping[str, int],
-        tokens: Mapping[str, int],
-        context_dim: int | None,
-        joint: JointCondition | None = None,
+        classes: Mapping[str, int] | None = None,
+        vectors: Mapping[str, int] | None = None,
+        tokens: Mapping[str, int] | None = None,
+        context_dim: int | None = None,
+        joint: JointCondition | NumberCondition | None = None,
         vector_tokens: Mapping[str, int] | None = None,
-        token_norm: bool = False,
+        project_tokens: Callable[[str, int, int], TokenCondition] = ProjectedTokenCondition,
     ) -> None:
         super().__init__()
+        classes, vectors, tokens = classes or {}, vectors or {}, tokens or {}
         joint_shapes = {} if joint is None else joint.condition_shapes
         names = [*classes, *vectors, *joint_shapes, *tokens, *(f"{name}_mask" for name in tokens)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"the condition name {name!r} is used twice in {names}; rename one of them")
-            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
-                raise ValueError(
-                    f"the condition name {name!r} must be a Python identifier and no attribute of "
-                    "nn.ModuleDict; rename it"
-                )
+        check_names(names)
         vector_tokens = vector_tokens or {}
         if not vector_tokens.keys() <= vectors.keys() or (vector_tokens and context_dim is None):
             raise ValueError(
@@ -107,9 +103,7 @@ class ConditionEmbedding(nn.Module):
         )
         self.tokens = nn.ModuleDict(
             {
-                name: TokenCondition(name, width)
-                if context_dim is None
-                else ProjectedTokenCondition(name, width, context_dim, norm=token_norm)
+                name: TokenCondition(name, width) if context_dim is None else project_tokens(name, width, context_dim)
                 for name, width in tokens.items()
             }
         )
@@ -136,6 +130,17 @@ class ConditionEmbedding(nn.Module):
         conditions_of_context = (*self.vector_tokens.values(), *self.tokens.values())
         contexts = [condition(conditions, timestep) for condition in conditions_of_context]
         return embedding, concatenate(contexts) if contexts else None
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise a ``ValueError`` unless all inputs have names of their own, which submodules can have."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"the condition name {name!r} is used twice in {names}; rename one of them")
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise ValueError(
+                f"the condition name {name!r} must be a Python identifier and no attribute of nn.ModuleDict; rename it"
+            )
 
 
 def concatenate(contexts: list[Context]) -> Context:
