@@ -136,7 +136,7 @@ def assert_same(left: list[Tensor], right: list[Tensor], **tolerance: float) -> 
 # Further settings of a component that is compiled anyway, and tables of a schedule; `make test-slow` has them too.
 MORE_GRAPHS = (
     *("autoencoder-kl_without_quant_conv", "network-adm_unet_learned_variance", "adapter-train-cfguidance_projected"),
-    *("loss-vlb_importance", "loss-weighted_importance"),
+    *("loss-vlb_importance", "loss-weighted_importance", "system-diffusion_prior"),
     *(f"schedule-{name}" for name in ("linear", "scaled_linear", "quadratic", "sigmoid", "short", "cosine_flow")),
     *("density-mode_of_the_ends", "density-loss_second_moment_of_normal"),
     *(f"sampler-{name}" for name in ("ddpm_large", "lms_2", "adams_2", "unipc_1", "unipc_2", "deis_2")),
