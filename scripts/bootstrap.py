@@ -119,10 +119,12 @@ def main():
         sys.exit(f"Usage: bootstrap.py [{'|'.join([*TASKS, 'clean'])}] [ARGUMENTS]")
 
     install()
+    # Without compiled files each of the many processes that tests start would compile torch anew
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     commands = TASKS[task]
     for command in commands:
         extra = arguments if command is commands[-1] else []
-        finished = subprocess.run([str(BIN / command[0]), *command[1:], *extra], cwd=ROOT)
+        finished = subprocess.run([str(BIN / command[0]), *command[1:], *extra], cwd=ROOT, env=environment)
         if finished.returncode:
             sys.exit(finished.returncode)
     if task == "install":

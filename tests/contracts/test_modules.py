@@ -133,8 +133,10 @@ def assert_same(left: list[Tensor], right: list[Tensor], **tolerance: float) -> 
         torch.testing.assert_close(a, b, **tolerance)
 
 
-# Further settings of a component that is compiled anyway, and tables of a schedule; `make test-slow` has them too.
+# What is compiled anyway, here with other settings or by a test of its own, and tables of a schedule; `make test-slow`
+# has them too.
 MORE_GRAPHS = (
+    *("network-adm_unet", "network-ldm_unet", "objective-vq"),
     *("autoencoder-kl_without_quant_conv", "network-adm_unet_learned_variance", "adapter-train-cfguidance_projected"),
     *("loss-vlb_importance", "loss-weighted_importance", "system-diffusion_prior"),
     *(f"schedule-{name}" for name in ("linear", "scaled_linear", "quadratic", "sigmoid", "short", "cosine_flow")),
