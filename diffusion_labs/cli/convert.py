@@ -45,8 +45,8 @@ def convert(
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
 
-    SRC is a folder of ours, a folder of diffusers (pipeline, U-Net or autoencoder), or a file of weights of Stable
-    Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
+    SRC is a folder of ours, a folder of diffusers (pipeline, U-Net, Transformer or autoencoder), or a file of weights
+    of Stable Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
 
     Args:
         source: what to read.

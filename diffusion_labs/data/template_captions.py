@@ -30,7 +30,7 @@ class TemplateCaptions:
         words: the class in a word, by its name; the name itself where there is none.
 
     Raises:
-        DataError: without classes or templates, or for a template with another field.
+        DataError: without classes or templates, or for a template with another field, or one that is none.
 
     Example:
         >>> captioned = TemplateCaptions(Digits(), ["the digit {word}", "{name}"], words={"3": "three"})
@@ -39,6 +39,8 @@ class TemplateCaptions:
     """
 
     def __init__(self, dataset: Classes, templates: Sequence[str], *, words: Mapping[str, str] | None = None) -> None:
+        if isinstance(templates, str):
+            raise DataError(f"templates must be a list of them, but {templates!r} is one; give [{templates!r}]")
         if not dataset.class_names or not templates:
             raise DataError(
                 f"captions need classes and templates, but there are {len(dataset.class_names)} and {len(templates)}"
@@ -51,6 +53,10 @@ class TemplateCaptions:
                 self.caption(index, 0)
         except (KeyError, IndexError) as error:
             raise DataError(f"the fields of templates are {{name}} and {{word}}; {error} is none of them") from error
+        except ValueError as error:
+            raise DataError(
+                f"a template of {self.templates} cannot be filled in ({error}); write {{{{ for a brace"
+            ) from error
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -113,8 +113,8 @@ def read_model(
     """A model in any format.
 
     Args:
-        source: a folder of ours or of diffusers (of a pipeline, U-Net or autoencoder), or a file of weights of Stable
-            Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
+        source: a folder of ours or of diffusers (of a pipeline, U-Net, Transformer or autoencoder), or a file of
+            weights of Stable Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
         preset: of files, which do not hold the sizes: one of ``PRESETS``.
         like: likewise: a folder of ours with a model of the same sizes.
         averaged: of files: take the moving averages of the U-Net.
@@ -154,7 +154,7 @@ def read_model(
 
 
 def write_diffusers(model: nn.Module, folder: str | Path) -> None:
-    """Write a model as diffusers does: a pipeline, U-Net or autoencoder.
+    """Write a model as diffusers does: a pipeline, U-Net, Transformer or autoencoder.
 
     Raises:
         ValueError: for a model that diffusers has not.

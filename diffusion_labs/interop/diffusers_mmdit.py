@@ -159,9 +159,7 @@ def save_diffusers_mmdit(model: MMDiT, folder: str | Path) -> None:
         ValueError: for a network that diffusers has not.
     """
     config = to_diffusers_mmdit_config(model)
-    theirs = mmdit_rules(model).to_theirs(model.state_dict())
-    # safetensors refuses to write the same memory twice
-    write_model(folder, config, {key: value.clone() for key, value in theirs.items()})
+    write_model(folder, config, mmdit_rules(model).to_theirs(model.state_dict()))
 
 
 def to_diffusers_mmdit_config(model: MMDiT) -> dict[str, Any]:

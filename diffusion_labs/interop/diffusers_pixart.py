@@ -140,9 +140,7 @@ def save_diffusers_pixart(model: PixArt, folder: str | Path) -> None:
         ValueError: for a network that diffusers has not.
     """
     config = to_diffusers_pixart_config(model)
-    theirs = pixart_rules(model).to_theirs(model.state_dict())
-    # safetensors refuses to write the same memory twice
-    write_model(folder, config, {key: value.clone() for key, value in theirs.items()})
+    write_model(folder, config, pixart_rules(model).to_theirs(model.state_dict()))
 
 
 def to_diffusers_pixart_config(model: PixArt) -> dict[str, Any]:

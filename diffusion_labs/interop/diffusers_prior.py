@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.interop.diffusers_models import ModelConfig, find_model, read_config, write_model
+from diffusion_labs.interop.dit_rules import BATCHED
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign, nested
 from diffusion_labs.interop.weight_files import read_diffusers_weights
 from diffusion_labs.models.ldm.latent_scale import LatentScale
@@ -37,7 +38,7 @@ _NORMS = {None: False, "layer": True}
 
 RULES = KeyRules(
     [
-        KeyRule("positional_embedding", "positions", TensorChange(lambda value: value[0], lambda value: value[None])),
+        KeyRule("positional_embedding", "positions", BATCHED),
         KeyRule("prd_embedding", "query", TensorChange(lambda value: value[0, 0], lambda value: value[None, None])),
         KeyRule("time_embedding.linear_1.*", "time.linear_in.*"),
         KeyRule("time_embedding.linear_2.*", "time.linear_out.*"),

@@ -146,7 +146,7 @@ def save_diffusers_unclip_decoder(model: CFGuidance, folder: str | Path, *, samp
     Raises:
         ValueError: for a network that diffusers has not.
     """
-    network: Any = model.model
+    network: Any = getattr(model, "model", model)
     shapes = getattr(network, "condition_shapes", {})
     if set(shapes) != {IMAGE, TEXT_VECTOR, TEXT} or IMAGE not in network.embedding.vector_tokens:
         raise ValueError(

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from diffusion_labs.models.encoders import CLIPTextEncoder, LDMTextEncoder
+from diffusion_labs.models.encoders.tokenizer import import_transformers
 from diffusion_labs.models.ldm import (
     LatentDiffusion,
     ldm_celebahq,
@@ -40,11 +41,8 @@ _OPEN_CLIP_H = {
 
 
 def _with_clip(system: Callable[..., LatentDiffusion], sizes: dict[str, Any]) -> LatentDiffusion:
-    try:
-        from transformers import CLIPTextConfig, CLIPTextModel
-    except ImportError as error:
-        raise ImportError("the text encoder needs transformers; pip install 'diffusion-labs[text]'") from error
-    return system(CLIPTextEncoder(CLIPTextModel(CLIPTextConfig(**sizes))))
+    transformers = import_transformers("CLIPTextEncoder")
+    return system(CLIPTextEncoder(transformers.CLIPTextModel(transformers.CLIPTextConfig(**sizes))))
 
 
 def _with_text(system: Callable[..., LatentDiffusion], **sizes: Any) -> LatentDiffusion:

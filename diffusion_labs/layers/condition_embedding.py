@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.conditioning import ConditionalInputs, mask_of
 from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.condition_layers import (
     Context,
@@ -66,7 +66,7 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         classes, vectors, tokens = classes or {}, vectors or {}, tokens or {}
         joint_shapes = {} if joint is None else joint.condition_shapes
-        names = [*classes, *vectors, *joint_shapes, *tokens, *(f"{name}_mask" for name in tokens)]
+        names = [*classes, *vectors, *joint_shapes, *tokens, *map(mask_of, tokens)]
         check_names(names)
         vector_tokens = vector_tokens or {}
         if not vector_tokens.keys() <= vectors.keys() or (vector_tokens and context_dim is None):

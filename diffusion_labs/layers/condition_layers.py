@@ -105,8 +105,11 @@ class NumberCondition(nn.Module):
     def __init__(self, numbers: Mapping[str, int], embed_dim: int, *, frequency_dim: int = 256) -> None:
         super().__init__()
         total = sum(numbers.values())
-        if embed_dim % total != 0:
-            raise ValueError(f"numbers ({dict(numbers)}) are {total}, which must divide dim ({embed_dim}); change dim")
+        if total < 1 or embed_dim % total != 0:
+            raise ValueError(
+                f"numbers ({dict(numbers)}) are {total}, which must divide dim ({embed_dim}) and be at least 1; "
+                "change dim"
+            )
         self.condition_shapes = {name: (number,) for name, number in numbers.items()}
         self.embeddings = nn.ModuleDict({name: TimeEmbedding(frequency_dim, embed_dim // total) for name in numbers})
 

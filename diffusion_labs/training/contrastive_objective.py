@@ -58,15 +58,22 @@ class ContrastiveObjective(BaseObjective):
 
         Raises:
             KeyError: naming the field that is missing from the transformed batch.
+            ValueError: unless there is a caption for each image, and the groups are a tensor.
         """
         data = self.transform(batch)
         group_field = self.caption_field if self.group_field is None else self.group_field
-        missing = [name for name in (self.image_field, self.caption_field, group_field) if name not in data]
+        wanted = dict.fromkeys((self.image_field, self.caption_field, group_field))
+        missing = [name for name in wanted if name not in data]
         if missing:
             raise KeyError(f"the transformed batch lacks {missing}; it has {sorted(data)}")
         x, captions = data[self.image_field], data[self.caption_field]
         ids = captions if isinstance(captions, Tensor) else self.clip.tokenize(captions).to(x.device)
         group = ids if self.group_field is None else data[group_field]
+        if not isinstance(group, Tensor) or not len(x) == len(ids) == len(group):
+            raise ValueError(
+                f"there are {len(x)} images, {len(ids)} captions and {len(group)} groups, of type "
+                f"{type(group).__name__}; give as many of each, and the groups as a tensor, such as that of the classes"
+            )
 
         image, text = self.clip.encode_image(x), self.clip.encode_text(ids).embedding
         dtype = torch.promote_types(image.dtype, torch.float32)

@@ -64,9 +64,11 @@ class BSRDegradation(Transform):
         """See the class.
 
         Raises:
-            ValueError: if the images are integers, or have other numbers of channels.
+            ValueError: if the images are integers, or have other numbers of dimensions or channels.
         """
         given = self.field(batch, self.image_field)
+        if given.ndim != 4:
+            raise ValueError(f"'{self.image_field}' has shape {list(given.shape)}, but must be [b, c, h, w]")
         if not given.is_floating_point():
             raise ValueError(f"'{self.image_field}' has dtype {given.dtype}; normalise the images (NormalizeImages)")
         x = given.to(torch.promote_types(given.dtype, torch.float32))

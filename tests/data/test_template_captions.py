@@ -30,5 +30,9 @@ def test_what_makes_no_captions_is_named() -> None:
     for templates in (["a {digit}"], ["a {}"]):
         with pytest.raises(DataError, match=r"fields of templates are \{name\} and \{word\}"):
             TemplateCaptions(Digits(), templates)
+    with pytest.raises(DataError, match="cannot be filled in"):
+        TemplateCaptions(Digits(), ["a {"])
+    with pytest.raises(DataError, match="must be a list"):
+        TemplateCaptions(Digits(), "a {name}")
     with pytest.raises(DataError, match="there are 10 and 0"):
         TemplateCaptions(Digits(), [])

@@ -44,8 +44,8 @@ class TinyCLIP(nn.Module):
 class TinyPrior(nn.Module):
     """Adds noise to the embedding of the text, and takes the nearest candidate."""
 
-    def sample(self, conditions: Mapping[str, Tensor], candidates: int = 2, *, generator=None) -> Tensor:
-        text = conditions["text_embedding"]
+    def sample(self, conditional_inputs: Mapping[str, Tensor], candidates: int = 2, *, generator=None) -> Tensor:
+        text = conditional_inputs["text_embedding"]
         noise = torch.stack([randn(tuple(text.shape), generator) for _ in range(candidates)])
         drawn = F.normalize(text + 0.3 * noise, dim=2)
         best = (drawn * text).sum(2).argmax(0)

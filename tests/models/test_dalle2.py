@@ -205,3 +205,18 @@ def test_text_difference_keeps_the_norm() -> None:
     torch.testing.assert_close(changed.norm(dim=1), z.norm(dim=1))
     similar = F.cosine_similarity(changed, after - before) - F.cosine_similarity(z, after - before)
     assert similar.min() > 0.1
+
+
+def test_text_difference_of_equal_texts_changes_nothing() -> None:
+    z, text = fixed(2, DIM), fixed(2, DIM, seed=1)
+    assert torch.equal(dl.text_difference(z, text, text, 0.4), z)
+
+
+def test_texts_that_are_not_one_for_each_are_named() -> None:
+    model, x = dalle2(), fixed(2, 1, SIDE, SIDE)
+    with pytest.raises(ValueError, match="negative has 2 texts, but must be one, or 3"):
+        model(["a", "b", "c"], negative=["d", "e"])
+    with pytest.raises(ValueError, match="before has 3 texts, but must be one, or 2"):
+        model.text_diff(x, ["a", "b", "c"], "d")
+    with pytest.raises(ValueError, match="a batch of texts is needed"):
+        model([])

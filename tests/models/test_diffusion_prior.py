@@ -163,7 +163,8 @@ def test_the_papers_prior_has_its_size() -> None:
     [
         ({"candidates": 0}, r"candidates \(0\) must be at least 1"),
         ({"conditional_inputs": {"text": torch.zeros(2, 3, 3)}}, "compared with 'text_embedding'"),
-        ({"conditional_inputs": {}}, "compared with 'text_embedding'"),
+        ({"conditional_inputs": {}}, "have no texts"),
+        ({"conditional_inputs": {"captoin": ["a", "b"]}}, r"has \['captoin'\], which are no tensors"),
     ],
 )
 def test_what_cannot_be_sampled_is_named(change: dict, message: str) -> None:
@@ -172,3 +173,8 @@ def test_what_cannot_be_sampled_is_named(change: dict, message: str) -> None:
         exact().sample(**arguments)
     with pytest.raises(ValueError, match="needs eval mode"):
         exact().train().sample(**arguments)
+
+
+def test_a_network_of_other_conditions_is_named() -> None:
+    with pytest.raises(ValueError, match="must take 'text' and 'text_embedding'"):
+        dl.dalle2_prior(dl.dit(in_channels=1, size=8, dim=16, depth=1, num_heads=2))

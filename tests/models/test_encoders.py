@@ -71,6 +71,9 @@ def test_tokens_are_what_texts_are() -> None:
 def test_a_single_text_and_too_many_tokens_are_named() -> None:
     with pytest.raises(ValueError, match=r"give \['cat'\]"):
         text_encoder()("cat")
+    for texts in ("cat", []):
+        with pytest.raises(ValueError, match="a batch of texts is needed"):
+            dl.Conditioner({"caption": text_encoder()})({"caption": texts}, torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"14 tokens.*positions for 13.*max_bytes=13"):
         text_encoder()(torch.zeros(1, 14, dtype=torch.long))
     with pytest.raises(ValueError, match="max_bytes"):

@@ -94,6 +94,14 @@ def bars(count: int) -> dict[str, Tensor | list[str]]:
     return {"x": x, "caption": words}
 
 
+def test_what_has_no_loss_is_named() -> None:
+    data, clip = bars(4), dl.byte_clip(image_size=8)
+    with pytest.raises(ValueError, match="4 images, 3 captions"):
+        dl.ContrastiveObjective(clip)({**data, "caption": data["caption"][:3]})
+    with pytest.raises(ValueError, match="of type list"):
+        dl.ContrastiveObjective(clip, group_field="word")({**data, "word": data["caption"]})
+
+
 def test_the_loop_trains_it(tmp_path: Path) -> None:
     """Twenty updates tell rows from columns better than before."""
     torch.manual_seed(0)

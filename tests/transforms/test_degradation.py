@@ -178,6 +178,8 @@ def test_impossible_faults_are_named(options: dict, message: str) -> None:
 
 
 def test_images_that_jpeg_does_not_know_are_named() -> None:
+    with pytest.raises(ValueError, match=r"must be \[b, c, h, w\]"):
+        dl.BSRDegradation()({"low_resolution": torch.zeros(1, 8, 8)})
     with pytest.raises(ValueError, match="2 channels"):
         dl.BSRDegradation()({"low_resolution": torch.zeros(1, 2, 8, 8)})
     with pytest.raises(ValueError, match="normalise the images"):

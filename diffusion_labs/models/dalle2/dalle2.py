@@ -102,8 +102,8 @@ class DALLE2(nn.Module):
         conditions = self.encode_text(prompts)
         texts = len(conditions["text"])
         if negative is not None:
-            opposed = self.encode_text(negative)
-            conditions |= {negative_of(name): value.expand(texts, *value.shape[1:]) for name, value in opposed.items()}
+            opposed = self._encode_each("negative", negative, texts)
+            conditions |= {negative_of(name): value for name, value in opposed.items()}
         conditions = {name: value.repeat_interleave(count, 0) for name, value in conditions.items()}
         embedding = self.prior.sample(conditions, candidates, generator=generator)
         return self.upsample(self.decode(embedding, conditions, generator=generator), generator=generator)
@@ -174,8 +174,8 @@ class DALLE2(nn.Module):
             refinements: see ``invert``.
         """
         embedding = self.clip.encode_image(x)
-        if list(x.shape[2:]) != [self.sizes[0]] * 2:
-            x = F.interpolate(x, size=(self.sizes[0],) * 2, mode="bilinear", antialias=True)
+        size = (self.sizes[0],) * 2
+        x = x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear", antialias=True)
         conditions = {"image_embedding": embedding}
         return ImageEncoding(embedding, invert(self.deterministic(steps), x, conditions, refinements=refinements))
 
@@ -243,7 +243,8 @@ class DALLE2(nn.Module):
             generator: of the upsamplers.
         """
         embedding, noise = self.encode(x, steps=steps)
-        now, then = (self.encode_text(text)["text_embedding"].expand(embedding.shape) for text in (before, after))
+        now = self._encode_each("before", before, len(x))["text_embedding"]
+        then = self._encode_each("after", after, len(x))["text_embedding"]
         return self._edited(text_difference(embedding, now, then, theta), noise, steps, generator)
 
     @torch.no_grad()
@@ -288,6 +289,12 @@ class DALLE2(nn.Module):
     def _edited(self, embedding: Tensor, noise: Tensor, steps: int | None, generator: Generators) -> Tensor:
         images = self.decode(embedding, noise=noise, sampler=self.deterministic(steps))
         return self.upsample(images, generator=generator)
+
+    def _encode_each(self, name: str, texts: Texts, count: int) -> dict[str, Tensor]:
+        encoded = self.encode_text(texts)
+        if len(encoded["text"]) not in (1, count):
+            raise ValueError(f"{name} has {len(encoded['text'])} texts, but must be one, or {count}: one for each")
+        return {key: value.expand(count, *value.shape[1:]) for key, value in encoded.items()}
 
     def _encode_text(self, texts: Tensor | Sequence[str]) -> dict[str, Tensor]:
         return dict(zip(("text_embedding", "text", "text_mask"), self.clip.encode_text(texts), strict=True))

@@ -34,7 +34,7 @@ class EncodeEmbeddings(Transform):
         embedding_field: str = "image_embedding",
     ) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip = clip.eval()
         self.scale = LatentScale() if scale is None else scale
         self.data_field = data_field
         self.image_field = image_field

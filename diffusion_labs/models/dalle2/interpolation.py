@@ -49,7 +49,8 @@ def text_difference(
 ) -> Float[Tensor, "b d"]:
     """Turn embeddings of images towards the direction from one text to another, at their norm.
 
-    ``slerp(z, (after - before) / |after - before|, theta)``, DALL-E 2, arXiv 2204.06125, section 3.3 ("text diffs").
+    ``slerp(z, |z| (after - before) / |after - before|, theta)``, DALL-E 2, arXiv 2204.06125, section 3.3 ("text
+    diffs"). Where the two texts are one, there is no direction, and z stays.
 
     Args:
         z: embeddings of images.
@@ -57,5 +58,7 @@ def text_difference(
         after: embeddings of texts that describe what they shall become.
         theta: how far, 0 for not at all; the paper goes up to a number in [0.25, 0.5].
     """
-    direction = torch.nn.functional.normalize(after - before, dim=1)
-    return slerp(z, direction * z.norm(dim=1, keepdim=True), theta)
+    difference = after - before
+    direction = torch.nn.functional.normalize(difference, dim=1)
+    turned = slerp(z, direction * z.norm(dim=1, keepdim=True), theta)
+    return torch.where(difference.any(1, keepdim=True), turned, z)

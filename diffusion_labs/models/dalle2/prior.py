@@ -113,15 +113,17 @@ class DiffusionPrior(nn.Module):
             ``[b, d]``.
 
         Raises:
-            ValueError: in train mode, without candidates, or without ``text_embedding``.
+            ValueError: in train mode, or without candidates, texts or ``text_embedding``.
         """
         if self.training:
             raise ValueError("sample needs eval mode; call .eval()")
         if candidates < 1:
             raise ValueError(f"candidates ({candidates}) must be at least 1")
         count = min((len(value) for value in conditional_inputs.values()), default=0)
+        if count == 0:
+            raise ValueError(f"conditional_inputs ({dict(conditional_inputs)}) have no texts; give at least one")
         conditions = self.condition(conditional_inputs, torch.empty(count, 1))
-        if TEXT_EMBEDDING not in conditions or count == 0:
+        if TEXT_EMBEDDING not in conditions:
             raise ValueError(
                 f"the conditions have {sorted(conditions)}, but candidates are compared with '{TEXT_EMBEDDING}'; give "
                 "it, or texts to a conditioner that encodes them to it"

@@ -46,11 +46,18 @@ def dalle2_prior(
         finish: see ``DiffusionPrior``.
         **options: see ``Sampler``; 64 steps by default.
 
+    Raises:
+        ValueError: for a network that does not take them.
+
     Example:
         >>> objective = Objective(transform, dalle2_prior(clip=clip), SimpleLoss(), conditions=["caption"])
     """
     network = prior_transformer() if network is None else network
-    shapes: Any = network.condition_shapes
+    shapes: Any = getattr(network, "condition_shapes", {})
+    if not {"text", "text_embedding"} <= set(shapes):
+        raise ValueError(
+            f"network takes {sorted(shapes)}, but must take 'text' and 'text_embedding', as that of prior_transformer"
+        )
     widths = {name: shapes[name][-1] for name in ("text", "text_embedding")}
     null = {} if clip is not None else {name: nn.Parameter(torch.zeros(width)) for name, width in widths.items()}
     model = CFGuidance(network, {tuple(widths): dropout}, null=null, guidance_scale=guidance_scale)

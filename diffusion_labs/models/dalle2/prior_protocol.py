@@ -12,9 +12,11 @@ from diffusion_labs.randomness import Generators
 class Prior(Protocol):
     """A module that draws embeddings of images, given those of texts."""
 
-    def sample(self, conditions: Mapping[str, Tensor], candidates: int = 2, *, generator: Generators = None) -> Tensor:
+    def sample(
+        self, conditional_inputs: Mapping[str, Tensor], candidates: int = 2, *, generator: Generators = None
+    ) -> Tensor:
         """Embeddings ``[b, d]``: of some candidates for each text, the one that fits best.
 
-        ``conditions`` are ``text_embedding`` ``[b, d]``, ``text`` ``[b, n, e]`` and ``text_mask`` ``[b, n]``, and the
-        same with ``negative_`` before the name where guidance shall lead away from a text.
+        ``conditional_inputs`` are ``text_embedding`` ``[b, d]``, ``text`` ``[b, n, e]`` and ``text_mask`` ``[b, n]``,
+        and the same with ``negative_`` before the name where guidance shall lead away from a text.
         """

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from diffusion_labs.conditioning import mask_of
 from diffusion_labs.layers import EncoderBlock, GatedFeedForward, MultiHeadAttention
-from diffusion_labs.models.encoders.byte_tokenizer import cut
+from diffusion_labs.models.encoders.byte_tokenizer import START, cut
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
 
-START = 256  # the numbers below are bytes
-PADDING = 257
+PADDING = START + 1
 
 
 class ByteTextEncoder(TextEncoder):

@@ -27,7 +27,12 @@ class ByteTokenizer:
             texts: longer ones are cut, between two characters.
             max_length: the largest number of tokens, start and end included.
             **other: what other tokenizers are told of padding and of tensors.
+
+        Raises:
+            ValueError: if start and end alone are longer.
         """
+        if max_length < 2:
+            raise ValueError(f"max_length ({max_length}) must be at least 2, for start and end")
         rows = [[START, *cut(text, max_length - 2), END] for text in texts]
         length = max(map(len, rows), default=2)
         ids = torch.tensor([row + [PADDING] * (length - len(row)) for row in rows], dtype=torch.long, device="cpu")

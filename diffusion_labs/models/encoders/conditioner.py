@@ -55,7 +55,7 @@ class Conditioner(nn.Module):
             understood: the names that the network takes; nothing else stands for absent conditions. All if ``None``.
 
         Raises:
-            ValueError: if a condition is given twice, encoded and not.
+            ValueError: if a condition is given twice, encoded and not, or is neither encoded nor a tensor.
         """
         given = dict(conditional_inputs or {})
         inputs: dict[str, Tensor] = {}
@@ -66,6 +66,12 @@ class Conditioner(nn.Module):
         twice = sorted(inputs.keys() & given.keys())
         if twice:
             raise ValueError(f"conditional_inputs has {twice}, but also what is encoded to them; leave out one of them")
+        raw = [name for name, value in given.items() if not isinstance(value, Tensor)]
+        if raw:
+            raise ValueError(
+                f"conditional_inputs has {raw}, which are no tensors, and there are encoders for "
+                f"{list(self.encoders)}; rename them"
+            )
         inputs |= given
 
         for condition, encoder in self.encoders.items():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.layers import EncoderBlock, FeedForward, MultiHeadAttention
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
-from diffusion_labs.models.encoders.tokenizer import load_tokenizer, tokens_of
+from diffusion_labs.models.encoders.tokenizer import load_tokenizer, tokenized
 
 
 class LDMTextEncoder(TextEncoder):
@@ -91,7 +91,7 @@ class LDMTextEncoder(TextEncoder):
         Raises:
             ValueError: without a tokenizer.
         """
-        return tokens_of(
+        return tokenized(
             texts, self.tokenizer, padding="max_length", max_length=self.max_length, needed_by=type(self).__name__
         )
 

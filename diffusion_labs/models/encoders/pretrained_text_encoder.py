@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
-from diffusion_labs.models.encoders.tokenizer import import_transformers, load_tokenizer, tokens_of
+from diffusion_labs.models.encoders.tokenizer import import_transformers, load_tokenizer, tokenized
 
 
 class PretrainedTextEncoder(TextEncoder):
@@ -75,7 +75,7 @@ class PretrainedTextEncoder(TextEncoder):
         Raises:
             ValueError: without a tokenizer.
         """
-        return tokens_of(
+        return tokenized(
             texts, self.tokenizer, padding=self.padding, max_length=self.max_length, needed_by=type(self).__name__
         )
 

@@ -49,7 +49,13 @@ class TextEncoder(nn.Module):
 
 
 def encode_distinct(encoder: Callable[[list[str]], dict[str, Tensor]], texts: Texts) -> dict[str, Tensor]:
-    """``encoder(texts)``, with each distinct text encoded once."""
+    """``encoder(texts)``, with each distinct text encoded once.
+
+    Raises:
+        ValueError: for a single text instead of a list of them, or for none.
+    """
+    if isinstance(texts, str) or not texts:
+        raise ValueError(f"a batch of texts is needed, but {texts!r} was given; give a list of at least one text")
     distinct = list(dict.fromkeys(texts))
     row = {text: i for i, text in enumerate(distinct)}
     encoded = encoder(distinct)

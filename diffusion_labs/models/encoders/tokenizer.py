@@ -35,7 +35,7 @@ def load_tokenizer(source: str | Path, folder: str, *, needed_by: str) -> Any:
     return import_transformers(needed_by).AutoTokenizer.from_pretrained(source, subfolder=folder)
 
 
-def tokens_of(texts: Texts, tokenizer: Any, *, padding: str, max_length: int, needed_by: str) -> Tensor:
+def tokenized(texts: Texts, tokenizer: Any, *, padding: str, max_length: int, needed_by: str) -> Tensor:
     """The tokens of texts, int64 ``[b, n]``.
 
     Args:

@@ -12,6 +12,7 @@ from diffusion_labs.models.encoders.byte_tokenizer import END, PADDING, START, V
 from diffusion_labs.models.encoders.clip import EncodedText
 from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
 from diffusion_labs.models.encoders.text_encoder import Texts, encode_distinct
+from diffusion_labs.models.encoders.tokenizer import import_transformers
 
 # Of the pixels in [0, 1] of CLIP's training data, as all its models are told
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -94,7 +95,7 @@ class TransformersCLIP(PretrainedTextEncoder):
 
     def encode_text(self, texts: Tensor | Texts) -> EncodedText:
         """Of texts, each distinct one encoded once, or of their tokens."""
-        encoded = self(texts) if isinstance(texts, Tensor | str) else encode_distinct(self, texts)
+        encoded = self(texts) if isinstance(texts, Tensor) else encode_distinct(self, texts)
         return EncodedText(encoded["text_embedding"], encoded["text"], encoded["text_mask"])
 
     def encode(self, ids: Int[Tensor, "b n"]) -> dict[str, Tensor]:
@@ -115,12 +116,17 @@ class TransformersCLIP(PretrainedTextEncoder):
         Bicubic with antialiasing, as the images that CLIP was trained on. Grey images get as many channels as it has.
 
         Raises:
-            ValueError: for another number of channels.
+            ValueError: for another number of channels, or integers.
         """
         config = self.model.config.vision_config
         size, channels = config.image_size, config.num_channels
-        if x.shape[1] not in (1, channels):
-            raise ValueError(f"images have {x.shape[1]} channels, but this CLIP takes {channels}, or 1 for grey ones")
+        if x.ndim != 4 or x.shape[1] not in (1, channels):
+            raise ValueError(
+                f"images have shape {list(x.shape)}, but this CLIP takes [b, c, h, w] with {channels} channels, or 1 "
+                "for grey ones"
+            )
+        if not x.is_floating_point():
+            raise ValueError(f"images have dtype {x.dtype}, but must be in [-1, 1]; normalise them (NormalizeImages)")
         dtype = self.model.visual_projection.weight.dtype
         x = (x.to(torch.promote_types(x.dtype, torch.float32)) + 1) / 2
 
@@ -174,10 +180,7 @@ def byte_clip(
         >>> clip.encode_image(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 64])
     """
-    try:
-        from transformers import CLIPConfig, CLIPModel
-    except ImportError as error:
-        raise ImportError("byte_clip needs the package transformers; pip install 'diffusion-labs[text]'") from error
+    transformers = import_transformers("byte_clip")
     text = {
         "vocab_size": VOCABULARY,
         "bos_token_id": START,
@@ -186,13 +189,13 @@ def byte_clip(
         "max_position_embeddings": max_bytes + 2,
     }
     image = {"image_size": image_size, "patch_size": patch_size, "num_channels": in_channels}
-    config = CLIPConfig(
+    config = transformers.CLIPConfig(
         text_config={**text, **_widths(text_dim, text_depth, num_heads, embed_dim)},
         vision_config={**image, **_widths(image_dim, image_depth, num_heads, embed_dim)},
         projection_dim=embed_dim,
     )
     middle = (0.5,) * in_channels
-    return TransformersCLIP(CLIPModel(config), ByteTokenizer(), mean=middle, std=middle, frozen=frozen)
+    return TransformersCLIP(transformers.CLIPModel(config), ByteTokenizer(), mean=middle, std=middle, frozen=frozen)
 
 
 def _widths(dim: int, depth: int, num_heads: int, embed_dim: int) -> dict[str, int]:

@@ -38,8 +38,8 @@ __all__ = [
     "ldm_super_resolution",
     "ldm_text2img256",
     "ldm_text2img_large",
+    "ldm_unet",
     "stable_diffusion_1",
     "stable_diffusion_1_inpainting",
     "stable_diffusion_2",
-    "ldm_unet",
 ]

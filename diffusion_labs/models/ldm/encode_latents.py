@@ -39,7 +39,7 @@ class EncodeLatents(Transform):
         log_variance_field: str = "latent_log_variance",
     ) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder = autoencoder.eval()
         self.scale = LatentScale() if scale is None else scale
         self.data_field = data_field
         self.image_field = image_field

@@ -12,8 +12,6 @@ from diffusion_labs.models.transformer.uvit import UViT
 from diffusion_labs.models.transformer.uvit_build import uvit
 
 __all__ = [
-    "PriorTransformer",
-    "prior_transformer",
     "DITS",
     "MMDITS",
     "PIXARTS",
@@ -21,9 +19,11 @@ __all__ = [
     "DiT",
     "MMDiT",
     "PixArt",
+    "PriorTransformer",
     "UViT",
     "dit",
     "mmdit",
     "pixart",
+    "prior_transformer",
     "uvit",
 ]

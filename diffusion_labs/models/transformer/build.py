@@ -146,8 +146,8 @@ def sides_of(size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
         ValueError: if patches do not divide it.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if any(side < 1 or side % patch_size != 0 for side in sides):
-        raise ValueError(f"patch_size ({patch_size}) must divide size ({size}); change one of them")
+    if patch_size < 1 or any(side < 1 or side % patch_size != 0 for side in sides):
+        raise ValueError(f"patch_size ({patch_size}) must divide size ({size}), and be at least 1; change one of them")
     return sides[0] // patch_size, sides[1] // patch_size
 
 
