@@ -212,6 +212,11 @@ def _sized(kind: str, preset: str | None, like: str | Path | None) -> nn.Module:
         )
     if kind == "compvis" and preset in SYSTEMS:
         return SYSTEMS[preset]()
+    if kind == "compvis" and preset in LDM_UNETS:
+        raise ValueError(
+            f"a whole checkpoint of {preset} is not read; convert a folder of diffusers, or load the U-Net alone by "
+            "load_compvis_unet"
+        )
     if preset not in NETWORKS:
         raise ValueError(f"preset ({preset!r}) must be one of {list(PRESETS)}")
     return NETWORKS[preset]()

@@ -210,6 +210,8 @@ def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.Captur
     save_file(dl.to_compvis_autoencoder(tiny_kl()), tmp_path / "kl.safetensors")
     save_file(dl.to_diffusers_unet(build("stable_diffusion_1")), tmp_path / "unet.safetensors")
     dl.save_pretrained(dl.CosineSchedule(), tmp_path / "schedule")
+    whole = {f"{place}.weight": torch.zeros(1) for place in ("model.diffusion_model", "first_stage_model")}
+    save_file(whole, tmp_path / "whole.safetensors")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.ckpt").write_text("no weights")
     out = tmp_path / "out"
@@ -221,6 +223,10 @@ def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.Captur
             "which does not hold its sizes; give either",
         ),
         ([tmp_path / "kl.safetensors", out, "--preset", "kl_f5"], "--preset is kl_f5; choose one of"),
+        (
+            [tmp_path / "whole.safetensors", out, "--preset", "stable_diffusion_xl"],
+            "a whole checkpoint of stable_diffusion_xl is not read",
+        ),
         ([tmp_path / "own", out, "--preset", "kl_f4"], "a folder holds its own; leave them out"),
         ([tmp_path / "unet.safetensors", out], "is a diffusers_unet without its config.json; give the folder"),
         ([tmp_path / "schedule", out, "--to", "diffusers"], "a CosineSchedule is nothing that diffusers has"),
