@@ -363,7 +363,7 @@ def texts(size: int = 4) -> list[str]:
 
 def text_encoder(width: int = 8) -> dl.ByteTextEncoder:
     """A tiny encoder with random weights everywhere."""
-    return randomise(dl.ByteTextEncoder(width, depth=1, num_heads=2, max_bytes=12))
+    return randomise(dl.ByteTextEncoder(width, depth=1, num_heads=2, max_bytes=12, ngrams=(2,), num_hashes=32))
 
 
 def ldm_text_encoder(seed: int = 0, **sizes: Any) -> dl.LDMTextEncoder:

@@ -108,6 +108,7 @@ class LatentModel(AutoencodedModel):
         condition_width: width of the tokens that the network attends to.
         text_depth: blocks of the text encoder.
         max_bytes: longer captions are cut.
+        ngrams: see ``ByteTextEncoder``.
     """
 
     captions: bool = False
@@ -119,6 +120,7 @@ class LatentModel(AutoencodedModel):
     condition_width: int = 64
     text_depth: int = 2
     max_bytes: int = 64
+    ngrams: Sequence[int] = ()
 
     @property
     def latent_multiple(self) -> int:
@@ -135,7 +137,9 @@ class LatentModel(AutoencodedModel):
         encoders: dict[str, nn.Module] = {}
         tokens: dict[str, int] = {}
         if self.captions:
-            encoders["caption"] = ByteTextEncoder(self.condition_width, depth=self.text_depth, max_bytes=self.max_bytes)
+            encoders["caption"] = ByteTextEncoder(
+                self.condition_width, depth=self.text_depth, max_bytes=self.max_bytes, ngrams=self.ngrams
+            )
             tokens["text"] = self.condition_width
         elif self.class_names:
             encoders["class"] = ClassEmbedding(len(self.class_names), self.condition_width)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_labs as dl
+from diffusion_labs.models.encoders import byte_text_encoder
 from tests.catalogue import randomise, text_encoder
 
 X = torch.randn(3, 4, 8, 8)
@@ -49,6 +50,39 @@ def test_every_byte_and_its_place_count() -> None:
     distances = torch.cdist(encoded.flatten(1), encoded.flatten(1))
     assert distances[0, 3] < 1e-4
     assert distances[:3, :3][~torch.eye(3, dtype=torch.bool)].min() > 0.1
+
+
+def test_what_ends_at_a_byte_has_one_vector_wherever_it_stands() -> None:
+    """Bytes and places do not count here: of equal endings of n bytes the vectors are equal, of others not."""
+    endings = randomise(byte_text_encoder.NGramEmbedding(8, (2, 3), 4096))
+    encoder = dl.ByteTextEncoder(8)
+    cat, hat = (endings(encoder.tokenize([text]))[0] for text in ("a cat", "the hat"))
+    both = endings(encoder.tokenize(["a cat", "the hat"]))
+    torch.testing.assert_close(both[1], hat)
+    torch.testing.assert_close(both[0, :6], cat)
+    assert not cat[0].any()
+    two = endings.tables["2"].weight[byte_text_encoder.hash_of(torch.tensor([[[ord("a"), ord("t")]]])) % 4096][0, 0]
+    three = [row - two for row in (cat[-1], hat[-1])]
+    rows = endings.tables["3"].weight
+    for row, text in zip(three, ("cat", "hat"), strict=True):
+        value = sum(ord(letter) * byte_text_encoder.BASE**j for j, letter in enumerate(reversed(text)))
+        torch.testing.assert_close(row, rows[value % byte_text_encoder.PRIME % 4096])
+
+
+def test_with_endings_the_encoding_does_not_depend_on_the_batch_either() -> None:
+    encoder = randomise(dl.ByteTextEncoder(16, ngrams=(1, 2, 5), num_hashes=64)).eval()
+    for text in ("", "a", "a cat"):
+        alone, batch = encoder([text])["text"][0], encoder(["a longer text", text])["text"][1]
+        torch.testing.assert_close(batch[: len(alone)], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("ngrams", [(), (2,)])
+def test_endings_tell_the_order_of_bytes_without_positions(ngrams: tuple[int, ...]) -> None:
+    encoder = randomise(dl.ByteTextEncoder(16, ngrams=ngrams)).eval()
+    nn.init.zeros_(encoder.positions)
+    one, other = (encoder([text])["text"].mean(1) for text in ("abc", "cba"))
+    assert (one - other).abs().max() < 1e-5 or ngrams
+    assert (one - other).abs().max() > 1e-3 or not ngrams
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7])

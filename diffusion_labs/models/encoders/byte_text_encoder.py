@@ -1,7 +1,9 @@
 """A text encoder that needs no vocabulary and no download."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import mask_of
@@ -10,19 +12,60 @@ from diffusion_labs.models.encoders.byte_tokenizer import START, cut
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, Texts
 
 PADDING = START + 1
+PRIME = 2**31 - 1  # of the hash, so that no product leaves 64 bits
+BASE = 1_000_003
+
+
+class NGramEmbedding(nn.Module):
+    """What ends at a token: the sum over n of a row for its last n tokens, found by a hash.
+
+    ``sum_n table_n[hash(t_{i-n+1}, ..., t_i) mod num_rows]``, from the n-th token on: the hash n-gram embeddings of the
+    Byte Latent Transformer (arXiv 2412.09871, section 3.2.1). The hash is polynomial, ``sum_j t_{i-j} BASE^j``
+    modulo a prime. So words have vectors of their own before attention has learnt to spell.
+
+    Args:
+        width: of the embedding.
+        sizes: the numbers n.
+        num_rows: of each table; n-grams of one hash share a row.
+    """
+
+    def __init__(self, width: int, sizes: Sequence[int], num_rows: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict({str(n): nn.Embedding(num_rows, width) for n in sizes})
+
+    def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"] | float:
+        """The embedding of each place; 0 without sizes."""
+        h: Tensor | float = 0.0
+        for name, table in self.tables.items():
+            n = int(name)
+            if n <= ids.shape[1]:
+                rows = table(hash_of(ids.unfold(1, n, 1)) % table.num_embeddings)  # type: ignore[operator]
+                h = h + nn.functional.pad(rows, (0, 0, n - 1, 0))
+        return h
+
+
+def hash_of(ngrams: Int[Tensor, "b m n"]) -> Int[Tensor, "b m"]:
+    """``sum_j t_{i-j} BASE^j`` modulo ``PRIME``, where t_i is the last of the n tokens."""
+    value = torch.zeros_like(ngrams[..., 0])
+    for j in range(ngrams.shape[-1]):
+        value = (value * BASE + ngrams[..., j]) % PRIME
+    return value
 
 
 class ByteTextEncoder(TextEncoder):
     """A bidirectional Transformer on the bytes of UTF-8, small enough to be trained with the network that it serves.
 
     A text is a start token and its bytes, so that "", which stands for no text, is one token. Positions are learned.
-    Padding is neither attended to nor encoded: the encoding of a text does not depend on its batch.
+    Padding is neither attended to nor encoded: the encoding of a text does not depend on its batch. Beside each byte
+    may stand what ends there, see ``NGramEmbedding``: the mean of all these vectors.
 
     Args:
         width: of the encoding.
         depth: number of blocks, each of attention and a feed-forward network.
         num_heads: heads of the attention.
         max_bytes: longer texts are cut, between two characters.
+        ngrams: the lengths of what ends at a byte and has a vector, for example ``(3, 4, 5, 6)``; none by default.
+        num_hashes: vectors for each of these lengths.
         name: the conditional input of the network; beside it is ``<name>_mask``.
 
     Example:
@@ -32,18 +75,30 @@ class ByteTextEncoder(TextEncoder):
     """
 
     def __init__(
-        self, width: int, *, depth: int = 2, num_heads: int = 4, max_bytes: int = 128, name: str = "text"
+        self,
+        width: int,
+        *,
+        depth: int = 2,
+        num_heads: int = 4,
+        max_bytes: int = 128,
+        ngrams: Sequence[int] = (),
+        num_hashes: int = 4096,
+        name: str = "text",
     ) -> None:
         super().__init__()
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes ({max_bytes}) must be at least 1")
+        for argument, value in (("max_bytes", max_bytes), ("num_hashes", num_hashes), *(("ngrams", n) for n in ngrams)):
+            if value < 1:
+                raise ValueError(f"{argument} ({value}) must be at least 1")
         self.width = width
         self.depth = depth
         self.num_heads = num_heads
         self.max_bytes = max_bytes
+        self.ngrams = tuple(ngrams)
+        self.num_hashes = num_hashes
         self.name = name
         self.names = (name, mask_of(name))
         self.tokens = nn.Embedding(PADDING + 1, width)
+        self.endings = NGramEmbedding(width, self.ngrams, num_hashes)
         self.positions = nn.Parameter(0.02 * torch.randn(max_bytes + 1, width))
         self.blocks = nn.ModuleList(
             EncoderBlock(width, MultiHeadAttention(width, num_heads), GatedFeedForward(width)) for _ in range(depth)
@@ -69,7 +124,7 @@ class ByteTextEncoder(TextEncoder):
                 f"with it, or build it with max_bytes={length - 1}"
             )
         mask = ids != PADDING
-        h = self.tokens(ids) + self.positions[:length]
+        h = (self.tokens(ids) + self.endings(ids)) / (len(self.ngrams) + 1) + self.positions[:length]
         for block in self.blocks:
             h = block(h, mask)
         return dict(zip(self.names, (self.norm(h) * mask.unsqueeze(-1), mask), strict=True))
