@@ -97,6 +97,21 @@ def negative_of(name: str) -> str:
     return f"negative_{name}"
 
 
+def check_floating(x: Tensor) -> None:
+    """Raise a ``ValueError`` unless the data are floating point."""
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"x has dtype {x.dtype}, but must be floating point; use .float()")
+
+
+def check_timestep(timestep: Tensor, x: Tensor) -> None:
+    """Raise a ``ValueError`` unless there is one time for each sample."""
+    if timestep.dim() != 1 or timestep.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
+            "sample of x; use timestep.expand"
+        )
+
+
 def check_identity(identity: Tensor, attention_blocks: Sequence[str]) -> None:
     """Check the conditional input ``identity_attention``: for which samples which attention is the identity.
 

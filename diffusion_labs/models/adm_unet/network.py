@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_identity
+from diffusion_labs.conditioning import (
+    ConditionalInputs,
+    ConditionalModule,
+    check_floating,
+    check_identity,
+    check_timestep,
+)
 from diffusion_labs.layers import ConditionEmbedding, Context, Conv, GroupNorm, conv, zero_init
 from diffusion_labs.models.adm_unet.blocks import BlockSequence, NumberedAttention
 from diffusion_labs.output import DiffusionOutput
@@ -197,8 +203,7 @@ class ADMUNet(ConditionalModule):
                 f"x has {x.dim()} dimensions (shape {list(x.shape)}), but must have {self.dims + 2}: batch, "
                 f"channels and {self.dims} of space; reshape it, or build the network with other dims"
             )
-        if not x.dtype.is_floating_point:
-            raise ValueError(f"x has dtype {x.dtype}, but must be floating point; use .float()")
+        check_floating(x)
         if x.shape[1] != channels:
             raise ValueError(
                 f"x has {x.shape[1]} channels (shape {list(x.shape)}), but must have {channels}; build the "
@@ -209,8 +214,4 @@ class ADMUNet(ConditionalModule):
                 f"x has size {list(x.shape[2:])}, but every side must be a multiple of {self.size_multiple}; "
                 "pad or resize x, or build the network with fewer num_resamples"
             )
-        if timestep.dim() != 1 or timestep.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
-                "sample of x; use timestep.expand"
-            )
+        check_timestep(timestep, x)

@@ -6,7 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_identity
+from diffusion_labs.conditioning import (
+    ConditionalInputs,
+    ConditionalModule,
+    check_floating,
+    check_identity,
+    check_timestep,
+)
 
 
 class PatchTransformer(ConditionalModule):
@@ -54,13 +60,8 @@ class PatchTransformer(ConditionalModule):
         """
         conditions = self.check_conditions(conditional_inputs, x)
         self.check_shape(x)
-        if not x.dtype.is_floating_point:
-            raise ValueError(f"x has dtype {x.dtype}, but must be floating point; use .float()")
-        if timestep.dim() != 1 or timestep.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
-                "sample of x; use timestep.expand"
-            )
+        check_floating(x)
+        check_timestep(timestep, x)
         identity = conditions.get("identity_attention")
         if identity is None:
             return conditions, [None] * len(self.blocks)

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule
+from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_floating, check_timestep
 from diffusion_labs.construction import builder
 from diffusion_labs.layers import (
     EncoderBlock,
@@ -140,13 +140,8 @@ class PriorTransformer(ConditionalModule):
                 f"x has shape {list(x.shape)}, but must be {[len(x), self.embed.in_features]}: one embedding for each "
                 "sample; build the network with another embed_dim"
             )
-        if not x.dtype.is_floating_point:
-            raise ValueError(f"x has dtype {x.dtype}, but must be floating point; use .float()")
-        if timestep.dim() != 1 or timestep.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
-                "sample of x; use timestep.expand"
-            )
+        check_floating(x)
+        check_timestep(timestep, x)
 
 
 def causal_mask(valid: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n n"]:
