@@ -7,6 +7,7 @@ from diffusion_labs.layers.attention import (
     split_heads_interleaved,
     split_heads_stacked,
 )
+from diffusion_labs.layers.checkpointing import call_block
 from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.condition_embedding import ConditionEmbedding, check_names, concatenate
 from diffusion_labs.layers.condition_layers import (
@@ -75,6 +76,7 @@ __all__ = [
     "VectorTokens",
     "attention",
     "average_pool",
+    "call_block",
     "check_names",
     "concatenate",
     "conv",

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from diffusion_labs.layers import (
     Context,
     GroupNorm,
     SplitHeads,
     attention,
+    call_block,
     conv,
     merge_heads,
     split_heads_interleaved,
@@ -245,8 +245,7 @@ class BlockSequence(nn.Sequential):
 
     Args:
         blocks: the blocks.
-        checkpointing: in train mode, keep only the inputs of each block for the backward pass and compute the rest
-            again there: less memory, one more forward pass, the same gradients (arXiv 1604.06174).
+        checkpointing: in train mode, recompute each block in the backward pass, see ``call_block``.
     """
 
     def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
@@ -255,8 +254,5 @@ class BlockSequence(nn.Sequential):
 
     def forward(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:  # type: ignore[override]
         for block in self:
-            if self.checkpointing and self.training:  # torch.func, with which adapters guide, cannot pass through it
-                x = checkpoint(block, x, embedding, context, use_reentrant=False)
-            else:
-                x = block(x, embedding, context)
+            x = call_block(block, x, embedding, context, recompute=self.checkpointing and self.training)
         return x

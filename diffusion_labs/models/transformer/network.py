@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from diffusion_labs.conditioning import (
     ConditionalInputs,
@@ -13,6 +12,7 @@ from diffusion_labs.conditioning import (
     check_identity,
     check_timestep,
 )
+from diffusion_labs.layers import call_block
 
 
 class PatchTransformer(ConditionalModule):
@@ -89,10 +89,5 @@ class PatchTransformer(ConditionalModule):
         return h.flatten(2).mT, (h.shape[2], h.shape[3])
 
     def run(self, block: nn.Module, *arguments: Tensor | None) -> Any:
-        """Call a block; with checkpointing, in train mode, such that it is recomputed in the backward pass.
-
-        torch.func, with which adapters guide in eval mode, cannot pass through a checkpoint.
-        """
-        if self.checkpointing and self.training:
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
+        """Call a block; with checkpointing, in train mode, such that it is recomputed in the backward pass."""
+        return call_block(block, *arguments, recompute=self.checkpointing and self.training)

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_floating, check_timestep
 from diffusion_labs.construction import builder
@@ -15,6 +14,7 @@ from diffusion_labs.layers import (
     FeedForward,
     SelfAttention,
     TimeEmbedding,
+    call_block,
     tokens_of,
     vector_of,
     zero_init,
@@ -126,10 +126,7 @@ class PriorTransformer(ConditionalModule):
         valid = torch.ones_like(tokens[:, :, 0], dtype=torch.bool) if valid is None else valid
         mask = causal_mask(F.pad(valid, (0, LAST), value=True))
         for block in self.blocks:
-            if self.checkpointing and self.training:  # torch.func, with which adapters guide, cannot pass through it
-                h = checkpoint(block, h, mask, use_reentrant=False)
-            else:
-                h = block(h, mask)
+            h = call_block(block, h, mask, recompute=self.checkpointing and self.training)
 
         # Project
         return DiffusionOutput(self.head(h[:, -1]).to(x.dtype))
