@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.data import Batches, EncodedDataset, encode_dataset
+from diffusion_labs.data import Batches, EncodedDataset
 from diffusion_labs.data.batches import collect
-from diffusion_labs.files import tensors_sha256
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.dalle2 import DiffusionPrior, EncodeEmbeddings, dalle2_prior
 from diffusion_labs.models.encoders import TransformersCLIP, byte_clip
@@ -18,16 +17,14 @@ from diffusion_labs.models.ldm import LatentScale
 from diffusion_labs.models.transformer import prior_transformer
 from diffusion_labs.randomness import seeded
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, save_grid
-from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.encoding import encoding_stage
 from diffusion_labs.recipes.latent_diffusion import Images, dataset_images
 from diffusion_labs.recipes.stages import Stage, trained_weights, training_stage
 from diffusion_labs.training import (
     ContrastiveObjective,
     Experiment,
     Objective,
-    TrainOptions,
     WarmupCosine,
-    find_device,
     latest_checkpoint,
 )
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
@@ -158,25 +155,20 @@ def clip_stage(
     return training_stage("clip", build)
 
 
-def embeddings_stage(dataset: Images, sizes: CLIPModel, *, batch_size: int = 250) -> Stage:
+def embeddings_stage(dataset: Images, sizes: CLIPModel) -> Stage:
     """The embedding of every image, and its caption, on disk in the folder ``embeddings``."""
 
-    def carry_out(run_dir: Path, options: TrainOptions) -> None:
-        clip, device = trained_clip(sizes, run_dir), find_device(options.device)
-        clip.to(device)
-        normalize = NormalizeImages()
+    def encode(clip: TransformersCLIP, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        return {"image_embedding": clip.encode_image(batch["x"].to(device)), "caption": batch["caption"]}
 
-        @torch.no_grad()
-        def encode(batch: dict[str, Any]) -> dict[str, Any]:
-            return {
-                "image_embedding": clip.encode_image(normalize(batch)["x"].to(device)),
-                "caption": batch["caption"],
-            }
-
-        description = {"model": described(sizes), "clip": tensors_sha256(clip.state_dict())}
-        encode_dataset(dataset, encode, run_dir / "embeddings", description=description, batch_size=batch_size)
-
-    return Stage("embeddings", carry_out)
+    return encoding_stage(
+        "embeddings",
+        dataset,
+        sizes,
+        encoder="clip",
+        trained=lambda run_dir: trained_clip(sizes, run_dir),
+        encode=encode,
+    )
 
 
 def prior_stage(

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.data import Batches, EncodedDataset, MapDataset, encode_dataset
+from diffusion_labs.data import Batches, EncodedDataset, MapDataset
 from diffusion_labs.data.batches import collect
-from diffusion_labs.files import tensors_sha256
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.autoencoder import AutoencoderKL, PatchDiscriminator
 from diffusion_labs.models.ldm import EncodeLatents, LatentScale
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes, save_grid
+from diffusion_labs.recipes.encoding import encoding_stage
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.latent_model import AutoencodedModel
 from diffusion_labs.recipes.stages import Stage, Stages, trained_weights, training_stage
@@ -21,12 +21,9 @@ from diffusion_labs.training import (
     Experiment,
     KLObjective,
     Objective,
-    TrainOptions,
     WarmupCosine,
-    find_device,
     latest_checkpoint,
 )
-from diffusion_labs.training.log import progress_bar
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
 
 SCALE_IMAGES = 2048  # images on which the scale of the latents is measured
@@ -108,32 +105,22 @@ def autoencoder_stage(
     return training_stage("autoencoder", build)
 
 
-def latents_stage(dataset: Images, sizes: AutoencodedModel, *, batch_size: int = 250) -> Stage:
+def latents_stage(dataset: Images, sizes: AutoencodedModel) -> Stage:
     """The posterior of every image, and its class or caption, on disk in the folder ``latents``."""
 
-    def carry_out(run_dir: Path, options: TrainOptions) -> None:
-        autoencoder, device = trained_autoencoder(sizes, run_dir), find_device(options.device)
-        autoencoder.to(device)
-        normalize = NormalizeImages()
+    def encode(autoencoder: AutoencoderKL, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        posterior = autoencoder.posterior(batch["x"].to(device))
+        moments = {"latent_mean": posterior.mean, "latent_log_variance": posterior.log_variance}
+        return {**moments, **{name: batch[name] for name in sizes.conditions}}
 
-        @torch.no_grad()
-        def encode(batch: dict[str, Any]) -> dict[str, Any]:
-            posterior = autoencoder.posterior(normalize(batch)["x"].to(device))
-            moments = {"latent_mean": posterior.mean, "latent_log_variance": posterior.log_variance}
-            return {**moments, **{name: batch[name] for name in sizes.conditions}}
-
-        description = {"model": described(sizes), "autoencoder": tensors_sha256(autoencoder.state_dict())}
-        with progress_bar("encode", "image", len(dataset)) as bar:
-            encode_dataset(
-                dataset,
-                encode,
-                run_dir / "latents",
-                description=description,
-                batch_size=batch_size,
-                progress=lambda done: bar.update(done - bar.n),
-            )
-
-    return Stage("latents", carry_out)
+    return encoding_stage(
+        "latents",
+        dataset,
+        sizes,
+        encoder="autoencoder",
+        trained=lambda run_dir: trained_autoencoder(sizes, run_dir),
+        encode=encode,
+    )
 
 
 def diffusion_stage(
