@@ -101,12 +101,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def write_model(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a folder that ``from_pretrained`` of diffusers reads."""
+def write_model(
+    folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, stem: str = STEM
+) -> None:
+    """Write a folder that ``from_pretrained`` of diffusers reads; stem is the name of the weights."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_file(
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        Path(folder) / f"{STEM}.safetensors",
+        Path(folder) / f"{stem}.safetensors",
         {"format": "pt"},
     )
     (Path(folder) / FILE).write_text(json.dumps(config, indent=2) + "\n")

@@ -1,18 +1,16 @@
 """The text encoder of Latent Diffusion, in its checkpoints and in folders of diffusers."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffusion_labs.interop.diffusers_models import read_config, write_model
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, Mismatch, load_foreign, nested
 from diffusion_labs.interop.weight_files import read_weights
 from diffusion_labs.models.encoders import LDMTextEncoder
 
-CONFIG = "config.json"
 CLASS = "LDMBertModel"
 # The sizes in the configuration of diffusers, and ours
 SIZES = {
@@ -111,7 +109,7 @@ def load_diffusers_ldm_text(folder: str | Path, tokenizer: Any = None, *, name: 
         ValueError: naming a key of the configuration that cannot be represented; or listing weights that do not fit.
     """
     folder = Path(folder)
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    config: dict[str, Any] = read_config(folder)
     fixed = FIXED | {"encoder_ffn_dim": 4 * config["d_model"]}
     for key, value in fixed.items():
         if config.get(key, value) != value:
@@ -133,12 +131,6 @@ def save_diffusers_ldm_text(encoder: LDMTextEncoder, folder: str | Path) -> None
     """
     folder = Path(folder)
     folder.mkdir(parents=True)
-    tensors = diffusers_rules().to_theirs(encoder.state_dict())
-    save_file(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-        folder / WEIGHTS[0],
-        {"format": "pt"},
-    )
     config = {
         "architectures": [CLASS],
         "model_type": "ldmbert",
@@ -149,4 +141,4 @@ def save_diffusers_ldm_text(encoder: LDMTextEncoder, folder: str | Path) -> None
         "pad_token_id": 0,
         **FIXED,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    write_model(folder, config, diffusers_rules().to_theirs(encoder.state_dict()), stem="model")

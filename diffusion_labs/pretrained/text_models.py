@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion_labs.models.encoders.tokenizer import import_transformers
+
 MODELS = (
     "CLIPModel",
     "CLIPTextModel",
@@ -51,13 +53,15 @@ def build_model(name: object, config: Mapping[str, Any]) -> Any:
     refused = _refused(config)
     if refused:
         raise ValueError(f"names {refused} for {name}, which is no size or setting of a model; remove them")
-    model_class = getattr(_transformers(), str(name))
+    model_class = getattr(import_transformers("the text encoder"), str(name))
     return model_class(model_class.config_class.from_dict(dict(config)))
 
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder, by code of the installed transformers alone."""
-    tokenizer = _transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = import_transformers("the text encoder").AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     for note in ("is_local", "local_files_only"):  # how it was read, which it would write
         tokenizer.init_kwargs.pop(note, None)
     return tokenizer
@@ -90,11 +94,3 @@ def _refused(config: Any) -> list[str]:
     if not isinstance(config, Mapping):
         return []
     return [name for key, value in config.items() for name in ([] if _kept(key) else [key]) + _refused(value)]
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError("the text encoder needs transformers; pip install 'diffusion-labs[text]'") from error
-    return transformers
