@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.files import tensors_sha256
 
 Batch = dict[str, Any]
 
@@ -43,11 +44,14 @@ class Batches:
             numbers become a tensor, anything else a list.
         batch_size: samples in a global batch, over all ranks.
         seed: of the order.
+        weights: how often each sample is seen, relative to the others, so that a kind of which there are many does not
+            crowd out the rare ones, see ``epoch_order``; each once in an epoch if ``None``.
         rank: which share of each batch to give.
         world_size: how many equal shares there are.
 
     Raises:
-        DataError: if the data set is smaller than a batch, or a batch cannot be shared equally.
+        DataError: if the data set is smaller than a batch, a batch cannot be shared equally, or the weights are not one
+            positive number per sample.
 
     Example:
         >>> numbers = [{"x": torch.tensor(i)} for i in range(6)]
@@ -57,7 +61,14 @@ class Batches:
     """
 
     def __init__(
-        self, dataset: MapDataset, batch_size: int, seed: int = 0, *, rank: int = 0, world_size: int = 1
+        self,
+        dataset: MapDataset,
+        batch_size: int,
+        seed: int = 0,
+        *,
+        weights: Sequence[float] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; it must be at least 1")
@@ -72,9 +83,10 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.weights = None if weights is None else _checked_weights(weights, len(dataset))
         self.epoch = 0
         self.position = 0
-        self._order = epoch_order(len(dataset), seed, epoch=0)
+        self._order = self.order(epoch=0)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -95,7 +107,11 @@ class Batches:
         start = self.position * self.batch_size + self.rank * share
         return self._order[start : start + share].tolist()
 
-    def state_dict(self) -> dict[str, int]:
+    def order(self, epoch: int) -> Tensor:
+        """The indices of an epoch in their order."""
+        return epoch_order(len(self.dataset), self.seed, epoch, self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
         """Where the stream is, and what its order depends on."""
         return {
             "epoch": self.epoch,
@@ -103,22 +119,23 @@ class Batches:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "length": len(self.dataset),
+            **({} if self.weights is None else {"weights": tensors_sha256({"weights": self.weights})}),
         }
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the stream of ``state`` was. The number of ranks may be another.
 
         Raises:
-            DataError: if seed, batch size or the length of the data set differ, as then the batches would
+            DataError: if seed, batch size, weights or the length of the data set differ, as then the batches would
                 be others, or the position is not one of an epoch.
         """
         own = self.state_dict()
         missing = own.keys() - state.keys()
         if missing:
             raise DataError(f"the state of the batches lacks {sorted(missing)}; it is not of this version")
-        different = [key for key in ("seed", "batch_size", "length") if own[key] != state[key]]
+        different = [key for key in ("seed", "batch_size", "length", "weights") if own.get(key) != state.get(key)]
         if different:
-            pairs = ", ".join(f"{key} was {state[key]} and is {own[key]}" for key in different)
+            pairs = ", ".join(f"{key} was {state.get(key)} and is {own.get(key)}" for key in different)
             raise DataError(f"the batches would not be those of the saved run: {pairs}; use the same values")
         if state["epoch"] < 0 or not 0 <= state["position"] < self.batches_per_epoch:
             raise DataError(
@@ -126,13 +143,13 @@ class Batches:
                 f"of {self.batches_per_epoch} batches an epoch; the saved state is damaged"
             )
         self.epoch = state["epoch"]
-        self._order = epoch_order(len(self.dataset), self.seed, self.epoch)
+        self._order = self.order(self.epoch)
         self.position = state["position"]
 
     def _go_to(self, epoch: int, position: int) -> None:
         if position == self.batches_per_epoch:
             epoch, position = epoch + 1, 0
-            self._order = epoch_order(len(self.dataset), self.seed, epoch)
+            self._order = self.order(epoch)
         self.epoch, self.position = epoch, position
 
 
@@ -143,14 +160,30 @@ def collect(dataset: MapDataset, indices: Sequence[int]) -> Batch:
     return collate([dataset[index] for index in indices])
 
 
-def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(length: int, seed: int, epoch: int, weights: Tensor | None = None) -> Tensor:
     """The order of an epoch, ``[length]``: a permutation keyed by the seed and the epoch.
+
+    With weights, sample i is in it ``length * weights[i] / sum(weights)`` times on average, rounded up or down at
+    random (systematic sampling).
 
     The key is hashed, so that epoch 1 of seed 0 is not epoch 0 of seed 1.
     """
     key = hashlib.sha256(f"epoch order, seed {seed}, epoch {epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big", signed=True))
-    return torch.randperm(length, generator=generator)
+    order = torch.randperm(length, generator=generator)
+    if weights is None:
+        return order
+    places = (torch.arange(length) + torch.rand(1, generator=generator, dtype=torch.float64)) / length
+    return torch.searchsorted(weights.cumsum(0) / weights.sum(), places, right=True).clamp(max=length - 1)[order]
+
+
+def _checked_weights(weights: Sequence[float], length: int) -> Tensor:
+    values = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
+    if values.shape != (length,):
+        raise DataError(f"weights has shape {list(values.shape)}, but the data set {length} samples; give one for each")
+    if not (values.isfinite() & (values > 0)).all():
+        raise DataError(f"weights must be positive and finite, but are {values.min():g} to {values.max():g}")
+    return values
 
 
 def collate(samples: Sequence[Any]) -> Batch:

@@ -79,8 +79,12 @@ def autoencoder_stage(
     learning_rate: float,
     disc_start: int | None,
     seed: int,
+    kl_weight: float = 1e-6,
 ) -> Stage:
-    """The first stage: L1 and KL, and from update ``disc_start`` on a PatchGAN; in the folder ``autoencoder``."""
+    """The first stage: L1 and KL, and from update ``disc_start`` on a PatchGAN; in the folder ``autoencoder``.
+
+    With a larger ``kl_weight`` the decoder learns to bear more noise in the latents, at the price of detail.
+    """
 
     def build(run_dir: Path) -> Experiment:
         torch.manual_seed(seed)
@@ -89,7 +93,7 @@ def autoencoder_stage(
         if disc_start is not None:
             discriminator = PatchDiscriminator(sizes.image_shape[0], channels=32, num_layers=2)
             game = {"discriminator": discriminator, "disc_start": disc_start}
-        objective = KLObjective(autoencoder, transform=NormalizeImages(), **game)
+        objective = KLObjective(autoencoder, transform=NormalizeImages(), kl_weight=kl_weight, **game)
         first = dataset_images(dataset, range(min(32, len(dataset))))
         return Experiment(
             objective=objective,
@@ -133,10 +137,12 @@ def diffusion_stage(
     ema_decay: float,
     seed: int,
     preview: Callable[[nn.Module, Path], Tensor],
+    weights: Sequence[float] | None = None,
 ) -> Stage:
     """The second stage: the network on the stored latents; in the folder ``diffusion``.
 
-    The scale of the latents is measured when the stage begins, and is part of its checkpoints from then on.
+    The scale of the latents is measured when the stage begins, and is part of its checkpoints from then on. ``weights``
+    are those of ``Batches``.
     """
 
     def build(run_dir: Path) -> Experiment:
@@ -158,7 +164,7 @@ def diffusion_stage(
         return Experiment(
             objective=objective,
             model=model,
-            batches=Batches(EncodedDataset(run_dir / "latents"), batch_size, seed),
+            batches=Batches(EncodedDataset(run_dir / "latents"), batch_size, seed, weights=weights),
             optimizer=torch.optim.AdamW(trained, learning_rate, betas=(0.9, 0.99), fused=True),
             steps=steps,
             learning_rate=WarmupCosine(steps, warmup=steps // 50),

@@ -80,7 +80,7 @@ class AutoencodedModel(ABC):
     def build(self) -> LatentDiffusion:
         """The model with random weights: v prediction on a cosine schedule, DDIM."""
         network, conditioner, guided = self.build_network()
-        dropout: dict[str | tuple[str, ...], float] = dict.fromkeys(guided, self.condition_dropout)
+        dropout: dict[str | tuple[str, ...], float] = {tuple(guided): self.condition_dropout} if guided else {}
         schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
         sampler = DDIMSampler(CFGuidance(network, dropout), schedule, VPredictor(schedule), eval_steps=50)
         return LatentDiffusion(self.build_autoencoder(), sampler, conditioner)
@@ -109,6 +109,7 @@ class LatentModel(AutoencodedModel):
         text_depth: blocks of the text encoder.
         max_bytes: longer captions are cut.
         ngrams: see ``ByteTextEncoder``.
+        pooled_text: whether the mean of the encoded caption enters with the time, besides the tokens.
     """
 
     captions: bool = False
@@ -121,6 +122,7 @@ class LatentModel(AutoencodedModel):
     text_depth: int = 2
     max_bytes: int = 64
     ngrams: Sequence[int] = ()
+    pooled_text: bool = False
 
     @property
     def latent_multiple(self) -> int:
@@ -136,11 +138,18 @@ class LatentModel(AutoencodedModel):
         """See ``AutoencodedModel``."""
         encoders: dict[str, nn.Module] = {}
         tokens: dict[str, int] = {}
+        vectors: dict[str, int] = {}
         if self.captions:
             encoders["caption"] = ByteTextEncoder(
-                self.condition_width, depth=self.text_depth, max_bytes=self.max_bytes, ngrams=self.ngrams
+                self.condition_width,
+                depth=self.text_depth,
+                max_bytes=self.max_bytes,
+                ngrams=self.ngrams,
+                pooled_name="pooled_text" if self.pooled_text else None,
             )
             tokens["text"] = self.condition_width
+            if self.pooled_text:
+                vectors["pooled_text"] = self.condition_width
         elif self.class_names:
             encoders["class"] = ClassEmbedding(len(self.class_names), self.condition_width)
             tokens["class_token"] = self.condition_width
@@ -152,8 +161,9 @@ class LatentModel(AutoencodedModel):
             attention_levels=self.attention_levels,
             head_channels=self.head_channels,
             tokens=tokens,
+            vectors=vectors,
         )
-        return network, Conditioner(encoders), list(tokens)
+        return network, Conditioner(encoders), [*tokens, *vectors]
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class ByteTextEncoder(TextEncoder):
         ngrams: the lengths of what ends at a byte and has a vector, for example ``(3, 4, 5, 6)``; none by default.
         num_hashes: vectors for each of these lengths.
         name: the conditional input of the network; beside it is ``<name>_mask``.
+        pooled_name: the one for the mean of the encoding over the bytes, ``[b, width]``, for networks whose time
+            embedding takes a vector; not given if ``None``.
 
     Example:
         >>> encoder = ByteTextEncoder(32)
@@ -84,6 +86,7 @@ class ByteTextEncoder(TextEncoder):
         ngrams: Sequence[int] = (),
         num_hashes: int = 4096,
         name: str = "text",
+        pooled_name: str | None = None,
     ) -> None:
         super().__init__()
         for argument, value in (("max_bytes", max_bytes), ("num_hashes", num_hashes), *(("ngrams", n) for n in ngrams)):
@@ -96,7 +99,8 @@ class ByteTextEncoder(TextEncoder):
         self.ngrams = tuple(ngrams)
         self.num_hashes = num_hashes
         self.name = name
-        self.names = (name, mask_of(name))
+        self.pooled_name = pooled_name
+        self.names = (name, mask_of(name)) if pooled_name is None else (name, mask_of(name), pooled_name)
         self.tokens = nn.Embedding(PADDING + 1, width)
         self.endings = NGramEmbedding(width, self.ngrams, num_hashes)
         self.positions = nn.Parameter(0.02 * torch.randn(max_bytes + 1, width))
@@ -112,7 +116,7 @@ class ByteTextEncoder(TextEncoder):
         return torch.tensor([row + [PADDING] * (length - len(row)) for row in rows], dtype=torch.long, device="cpu")
 
     def encode(self, ids: Int[Tensor, "b n"]) -> dict[str, Tensor]:
-        """The encoding ``[b, n, width]`` and its mask, bool ``[b, n]``; zeros where it is padded.
+        """The encoding ``[b, n, width]`` with zeros where it is padded, its mask, bool ``[b, n]``, and maybe its mean.
 
         Raises:
             ValueError: for more tokens than there are positions.
@@ -127,7 +131,8 @@ class ByteTextEncoder(TextEncoder):
         h = (self.tokens(ids) + self.endings(ids)) / (len(self.ngrams) + 1) + self.positions[:length]
         for block in self.blocks:
             h = block(h, mask)
-        return dict(zip(self.names, (self.norm(h) * mask.unsqueeze(-1), mask), strict=True))
+        h = self.norm(h) * mask.unsqueeze(-1)
+        return dict(zip(self.names, (h, mask, h.sum(1) / mask.sum(1, keepdim=True)), strict=False))
 
     def null(self) -> Int[Tensor, "1 1"]:
         """The start token alone."""
