@@ -130,7 +130,7 @@ class Batches:
                 be others, or the position is not one of an epoch.
         """
         own = self.state_dict()
-        missing = own.keys() - state.keys()
+        missing = own.keys() - state.keys() - {"weights"}
         if missing:
             raise DataError(f"the state of the batches lacks {sorted(missing)}; it is not of this version")
         different = [key for key in ("seed", "batch_size", "length", "weights") if own.get(key) != state.get(key)]

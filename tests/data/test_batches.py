@@ -57,6 +57,35 @@ def test_order_is_uniform():
     assert (counts - 600).abs().max() < 5 * (2400 * 3 / 16) ** 0.5
 
 
+def test_weights_say_how_often_a_sample_is_seen():
+    weights = [0.25, 1.0, 1.0, 3.0, 0.75]
+    seen = torch.cat([epoch_order(5, 3, epoch, torch.tensor(weights)) for epoch in range(2000)])
+    counts = seen.bincount(minlength=5) / 2000
+    expected = 5 * torch.tensor(weights) / 6
+    assert (counts - expected).abs().max() < 5 * 0.5 / 2000**0.5  # each is one of two whole numbers in an epoch
+    for epoch in range(20):
+        counts = epoch_order(5, 3, epoch, torch.tensor(weights)).bincount(minlength=5)
+        assert ((counts - expected).abs() < 1).all()
+
+
+def test_equal_weights_are_no_weights():
+    assert take(Batches(Numbers(7), 2, weights=[0.1] * 7), 9) == take(Batches(Numbers(7), 2), 9)
+
+
+def test_a_weighted_stream_resumes_and_knows_its_weights():
+    weights = [1.0, 2.0, 3.0, 4.0]
+    whole = take(Batches(Numbers(4), 2, weights=weights), 12)
+    first, second = (Batches(Numbers(4), 2, weights=weights) for _ in range(2))
+    take(first, 5)
+    second.load_state_dict(first.state_dict())
+    assert take(second, 7) == whole[5:]
+    for others in (None, [1.0, 2.0, 3.0, 5.0]):
+        with pytest.raises(DataError, match="weights was .* and is"):
+            Batches(Numbers(4), 2, weights=others).load_state_dict(first.state_dict())
+    with pytest.raises(DataError, match="weights was None and is"):
+        first.load_state_dict(Batches(Numbers(4), 2).state_dict())
+
+
 def test_global_random_state_is_neither_read_nor_written():
     expected = take(Batches(Numbers(9), 2, seed=1), 9)
     torch.manual_seed(7)
@@ -133,6 +162,9 @@ def test_collate_faults(samples, message):
         ({"batch_size": 0}, "at least 1"),
         ({"batch_size": 5, "world_size": 2}, r"batch_size \(5\) must be a multiple of world_size \(2\)"),
         ({"batch_size": 4, "world_size": 2, "rank": 2}, "rank is 2 of world_size 2"),
+        ({"batch_size": 2, "weights": [1.0] * 9}, r"weights has shape \[9\], but the data set 10 samples"),
+        ({"batch_size": 2, "weights": [0.0] + [1.0] * 9}, "must be positive and finite, but are 0 to 1"),
+        ({"batch_size": 2, "weights": [float("nan")] * 10}, "must be positive and finite, but are nan"),
     ],
 )
 def test_wrong_arguments(arguments, message):

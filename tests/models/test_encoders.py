@@ -76,6 +76,15 @@ def test_with_endings_the_encoding_does_not_depend_on_the_batch_either() -> None
         torch.testing.assert_close(batch[: len(alone)], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_the_pooled_encoding_is_the_mean_over_the_bytes_of_a_text_alone() -> None:
+    encoder = randomise(dl.ByteTextEncoder(16, ngrams=(2,), pooled_name="pooled_text")).eval()
+    assert encoder.names == ("text", "text_mask", "pooled_text")
+    texts = ["", "a cat", "a longer text"]
+    pooled = encoder(texts)["pooled_text"]
+    for text, row in zip(texts, pooled, strict=True):
+        torch.testing.assert_close(row, encoder([text])["text"][0].mean(0), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("ngrams", [(), (2,)])
 def test_endings_tell_the_order_of_bytes_without_positions(ngrams: tuple[int, ...]) -> None:
     encoder = randomise(dl.ByteTextEncoder(16, ngrams=ngrams)).eval()
