@@ -117,6 +117,11 @@ def save_diffusers_pipeline(model: LatentDiffusion, folder: str | Path, *, sampl
         FileExistsError: if there is something in the folder.
     """
     folder = Path(folder)
+    if not isinstance(model, LatentDiffusion):
+        raise ValueError(
+            f"a {type(model).__name__} is no pipeline of diffusers; give a LatentDiffusion, or save a network alone by "
+            "save_diffusers_unet, save_diffusers_autoencoder or their like"
+        )
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} has files, which would be lost; give a folder of its own")
     scheduler: Any = to_diffusers_config(model.sampler)

@@ -344,6 +344,8 @@ def test_what_cannot_be_written_is_named(saved: Path, tmp_path: Path) -> None:
     system = dl.load_diffusers_pipeline(saved)
     with pytest.raises(FileExistsError, match="has files, which would be lost"):
         dl.save_diffusers_pipeline(system, saved)
+    with pytest.raises(ValueError, match="Sampler is no pipeline of diffusers; give a LatentDiffusion"):
+        dl.save_diffusers_pipeline(system.sampler, tmp_path / "ours")
     system.sampler.grid = dl.karras
     with pytest.raises(ValueError, match=r"the grid is .*karras.*, which is not written for diffusers"):
         dl.save_diffusers_pipeline(system, tmp_path / "ours")
