@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from diffusion_labs.adapters import CFGuidance, MicroConditioning
 from diffusion_labs.files import whole_folder
@@ -99,7 +100,7 @@ def load_diffusers_pipeline(
     return LatentDiffusion(autoencoder, made, conditioner, _scale(usage, name)).eval()
 
 
-def save_diffusers_pipeline(model: LatentDiffusion, folder: str | Path, *, sample_size: int | None = None) -> None:
+def save_diffusers_pipeline(model: nn.Module, folder: str | Path, *, sample_size: int | None = None) -> None:
     """Write a folder that ``DiffusionPipeline.from_pretrained`` of diffusers reads, for the same images.
 
     A system with text is written as ``StableDiffusionPipeline``, ``StableDiffusionXLPipeline`` or
@@ -107,8 +108,9 @@ def save_diffusers_pipeline(model: LatentDiffusion, folder: str | Path, *, sampl
     guidance are no part of it; see ``to_diffusers_config`` for the rest of the sampler.
 
     Args:
-        model: with a U-Net of ``ldm_unet`` or ``adm_unet``, in ``CFGuidance`` and ``MicroConditioning`` or bare; with
-            one ``CLIPTextEncoder``, a ``ConcatTextEncoder`` of two, one ``LDMTextEncoder``, or no condition.
+        model: a ``LatentDiffusion`` with a U-Net of ``ldm_unet`` or ``adm_unet``, in ``CFGuidance`` and
+            ``MicroConditioning`` or bare; with one ``CLIPTextEncoder``, a ``ConcatTextEncoder`` of two, one
+            ``LDMTextEncoder``, or no condition.
         folder: is made.
         sample_size: the side of the latents that diffusers makes if it is asked for no size.
 
