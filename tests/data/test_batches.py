@@ -80,7 +80,7 @@ def test_a_weighted_stream_resumes_and_knows_its_weights():
     second.load_state_dict(first.state_dict())
     assert take(second, 7) == whole[5:]
     for others in (None, [1.0, 2.0, 3.0, 5.0]):
-        with pytest.raises(DataError, match="weights was .* and is"):
+        with pytest.raises(DataError, match=r"weights was .* and is"):
             Batches(Numbers(4), 2, weights=others).load_state_dict(first.state_dict())
     with pytest.raises(DataError, match="weights was None and is"):
         first.load_state_dict(Batches(Numbers(4), 2).state_dict())
