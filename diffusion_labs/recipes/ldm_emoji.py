@@ -22,7 +22,7 @@ PREVIEWS = 25  # captions of the data that are drawn during training
 def ldm_emoji(
     data_dir: Path,
     autoencoder_steps: int = 1200,
-    steps: int = 4000,
+    steps: int = 3200,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     model_channels: int = 96,
