@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, latest_checkpoint, load_checkpoint, train
+from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, load_newest, train
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ def training_stage(name: str, build: Callable[[Path], Experiment]) -> Stage:
 
 
 def trained_weights(stage_dir: Path) -> dict[str, Any]:
-    """The averaged weights of the newest checkpoint of a stage, as a state dict.
+    """The averaged weights of the newest whole checkpoint of a stage, as a state dict.
 
     Raises:
         CheckpointError: if there is none.
     """
-    newest = latest_checkpoint(stage_dir / "checkpoints")
+    newest = load_newest(stage_dir / "checkpoints", ("ema",))
     if newest is None:
         raise CheckpointError(f"{stage_dir} has no checkpoint; train this stage first")
-    weights: dict[str, Any] = load_checkpoint(newest, ("ema",))["ema"]["model"]
+    weights: dict[str, Any] = newest[1]["ema"]["model"]
     return weights

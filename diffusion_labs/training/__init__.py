@@ -10,6 +10,7 @@ from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
     load_checkpoint,
+    load_newest,
     save_checkpoint,
 )
 from diffusion_labs.training.contrastive_objective import ContrastiveObjective
@@ -41,6 +42,7 @@ __all__ = [
     "find_device",
     "latest_checkpoint",
     "load_checkpoint",
+    "load_newest",
     "save_checkpoint",
     "squared_error",
     "train",

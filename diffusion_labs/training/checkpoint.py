@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or written; the message names the file and what to do."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 3) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], keep: int = 3, keep_every: int | None = None
+) -> Path:
     """Write ``folder/step-N``, then delete all but the newest ``keep`` checkpoints.
 
     The files are written to a temporary folder and flushed to disk, with a manifest of their sizes and
@@ -35,12 +38,14 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
         state: nested dicts, lists and tuples of tensors, numbers, strings, bools and ``None``. The
             tensors below each key of the outermost dict go to a file of their own, ``KEY.safetensors``.
         keep: how many checkpoints to keep, at least 1.
+        keep_every: those of multiples of this step are kept, too; none if not given.
 
     Raises:
         CheckpointError: if it cannot be written; nothing that was there is lost.
     """
-    if keep < 1:
-        raise ValueError(f"keep ({keep}) must be at least 1")
+    for name, value in (("keep", keep), ("keep_every", keep_every)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} ({value}) must be at least 1")
     final = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{uuid.uuid4().hex}"
     try:
@@ -52,9 +57,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
         flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"the checkpoint of step {step} could not be written to {folder}: {error}") from error
-    for old in (*checkpoints(folder)[:-keep], *folder.glob(".tmp-*")):  # the latter: of killed saves
-        shutil.rmtree(old, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be written to {folder} ({_free(folder)} free): {error}"
+        ) from error
+    old = [path for path in checkpoints(folder)[:-keep] if keep_every is None or step_of(path) % keep_every]
+    for path in (*old, *folder.glob(".tmp-*")):  # the latter: of killed saves
+        shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -82,16 +90,46 @@ def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str
     return state
 
 
+def load_newest(folder: Path, keys: tuple[str, ...] | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint in ``folder`` that is whole, and what is in it; ``None`` if there is no checkpoint.
+
+    One that is damaged is passed over with a warning that says why.
+
+    Raises:
+        CheckpointError: if there are checkpoints, but none is whole.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            return path, load_checkpoint(path, keys)
+        except CheckpointError as error:
+            warnings.warn(f"{error}; taking the checkpoint before it", stacklevel=2)
+    if found:
+        raise CheckpointError(f"none of the checkpoints in {folder} is whole: {[path.name for path in found]}")
+    return None
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+    return sorted((path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint."""
+    return int(path.name.removeprefix("step-"))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in ``folder``, if any."""
     return next(reversed(checkpoints(folder)), None)
+
+
+def _free(folder: Path) -> str:
+    """The free space of a disk, in words."""
+    nearest = next(path for path in (folder, *folder.parents) if path.is_dir())
+    return f"{shutil.disk_usage(nearest).free / 2**20:,.0f} MiB"
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from diffusion_labs.training.base_objective import BaseObjective
+from diffusion_labs.training.gather import gathered, padded_alike
 from diffusion_labs.training.metric_means import MetricMeans
 
 LARGEST = 100.0  # factor of the similarities
@@ -23,7 +24,9 @@ class ContrastiveObjective(BaseObjective):
     repeat in a batch, and those that are equal to an image's own are not wrong ones; that is the supervised contrastive
     loss (arXiv 2004.11362, Eq. 2). Where all differ it is the loss of CLIP.
 
-    The factor ``exp(scale)`` is at most 100, as in the paper. Pairs are those of one process's batch.
+    The factor ``exp(scale)`` is at most 100, as in the paper. The pairs of a distributed run are those of all
+    processes, of which each must have as many. Each gives the loss of its own images and texts among all; the mean
+    over the processes is the loss of the whole batch.
 
     Args:
         clip: has ``encode_image``, ``encode_text``, ``tokenize`` and ``logit_scale``.
@@ -77,10 +80,12 @@ class ContrastiveObjective(BaseObjective):
 
         image, text = self.clip.encode_image(x), self.clip.encode_text(ids).embedding
         dtype = torch.promote_types(image.dtype, torch.float32)
-        logits = self.clip.logit_scale.to(dtype).exp() * image.to(dtype) @ text.to(dtype).mT
-        same = equal_rows(group)
-        self.means.add({"accuracy": same.gather(1, logits.argmax(1, keepdim=True)).to(dtype).mean()})
-        return contrastive_loss(logits, same)
+        factor, image, text = self.clip.logit_scale.to(dtype).exp(), image.to(dtype), text.to(dtype)
+        of_images, of_texts = factor * image @ gathered(text).mT, factor * text @ gathered(image).mT
+        rows = padded_alike(group.reshape(len(group), -1))
+        same = equal_rows(rows, gathered(rows))
+        self.means.add({"accuracy": same.gather(1, of_images.argmax(1, keepdim=True)).to(dtype).mean()})
+        return contrastive_loss(of_images, of_texts, same)
 
     @torch.no_grad()
     def after_update(self, step: int) -> None:
@@ -92,18 +97,20 @@ class ContrastiveObjective(BaseObjective):
         return self.means.take()
 
 
-def contrastive_loss(logits: Float[Tensor, "b b"], same: Bool[Tensor, "b b"]) -> Float[Tensor, ""]:
-    """The mean cross-entropy of rows and columns, with the positives of each as equally probable.
+def contrastive_loss(
+    of_images: Float[Tensor, "b n"], of_texts: Float[Tensor, "b n"], same: Bool[Tensor, "b n"]
+) -> Float[Tensor, ""]:
+    """The mean cross-entropy of the rows of both, with the positives of each as equally probable.
 
     Args:
-        logits: of images in rows and texts in columns.
-        same: which of them belong together, symmetric.
+        of_images: logits of a text for each image.
+        of_texts: logits of an image for each text.
+        same: which of them belong together.
     """
-    wanted = same.to(logits.dtype) / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.mT, wanted)) / 2
+    wanted = same.to(of_images.dtype) / same.sum(1, keepdim=True)
+    return (F.cross_entropy(of_images, wanted) + F.cross_entropy(of_texts, wanted)) / 2
 
 
-def equal_rows(values: Tensor) -> Bool[Tensor, "b b"]:
-    """Which rows of ``[b, ...]`` are equal to which."""
-    rows = values.reshape(len(values), -1)
-    return (rows[:, None] == rows[None]).all(2)
+def equal_rows(values: Shaped[Tensor, "b d"], others: Shaped[Tensor, "n d"]) -> Bool[Tensor, "b n"]:
+    """Which rows are equal to which."""
+    return (values[:, None] == others[None]).all(2)

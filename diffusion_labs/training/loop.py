@@ -1,26 +1,28 @@
 """The training loop."""
 
-import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from diffusion_labs.data.batches import Batch
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
-    load_checkpoint,
+    load_newest,
     save_checkpoint,
 )
 from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.experiment import Experiment, batch_size
 from diffusion_labs.training.log import RunLog
-from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.state import TrainState, random_state, set_random_state
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -45,7 +47,11 @@ class TrainOptions:
         log_every: updates between lines of the log.
         save_every: updates between checkpoints.
         preview_every: updates between pictures.
-        keep: checkpoints to keep.
+        keep: newest checkpoints to keep.
+        keep_every: checkpoints of multiples of this step are kept, too; none if not given.
+        failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
+        spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
+        skipped_updates: updates in a row that may be skipped before the run stops.
     """
 
     resume: bool = False
@@ -54,15 +60,27 @@ class TrainOptions:
     save_every: int = 500
     preview_every: int = 1000
     keep: int = 3
+    keep_every: int | None = None
+    failed_saves: int = 3
+    spike_factor: float = 100.0
+    skipped_updates: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "save_every", "preview_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
+        for name in ("log_every", "save_every", "preview_every", "keep", "keep_every", "spike_factor"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
+        for name in ("failed_saves", "skipped_updates"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
 
 
 def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> TrainState:
     """Train to the experiment's last step, and save the result.
+
+    A batch whose loss or gradient is not finite, or a spike, changes nothing but the count of such batches, see
+    ``UpdateGuard``: it is as if the data did not have it. A checkpoint that cannot be written is warned of, and the run
+    goes on.
 
     Args:
         experiment: from a recipe.
@@ -71,8 +89,10 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
-        CheckpointError: if there is a checkpoint and ``resume`` is off, or it cannot be read.
-        FloatingPointError: if the loss is not finite; the checkpoints before it are kept.
+        CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
+            last, cannot be written.
+        FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
+            ``skipped``, and the checkpoints before it are kept.
     """
     device = find_device(options.device)
     checkpoint_dir = run_dir / "checkpoints"
@@ -80,24 +100,30 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     experiment.objective.to(device).train()
     state = TrainState(experiment)
 
-    newest = latest_checkpoint(checkpoint_dir)
+    if latest_checkpoint(checkpoint_dir) is not None and not options.resume:
+        raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
+    newest = load_newest(checkpoint_dir)
     if newest is not None:
-        if not options.resume:
-            raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
-        state.load_state_dict(load_checkpoint(newest))
+        state.load_state_dict(newest[1])
 
     with RunLog(run_dir, experiment.steps, state.step) as log, _stop_signals() as stopping:
-        losses: list[torch.Tensor] = []
-        logged, images = time.perf_counter(), 0
+        losses: list[float] = []
+        logged, images, failed_saves = time.perf_counter(), 0, 0
+        buffers = list(state.objective.buffers())
+        before = [buffer.clone() for buffer in buffers]
         while state.step < experiment.steps:
-            for _ in range(experiment.accumulate):
-                batch = to_device(next(state.batches), device)
-                with autocast(device):
-                    loss = state.objective(batch) / experiment.accumulate
-                loss.backward()
-                losses.append(loss.detach() * experiment.accumulate)
-                images += batch_size(batch)
-            norm = _clip_gradients(state.optimizer, experiment.gradient_clip)
+            batches = [next(state.batches) for _ in range(experiment.accumulate)]
+            _copy(buffers, before)
+            random = random_state()
+            loss = _backward(state, batches, device)
+            norm = _clip_gradients(state.optimizer, experiment.gradient_clip).item()
+            if not state.guard.accepts(loss, norm, options.spike_factor):
+                state.optimizer.zero_grad(set_to_none=True)
+                _copy(before, buffers)
+                set_random_state(random)
+                state.objective.metrics()  # forgotten, as those of the batch are among them
+                _report_skipped(state, loss, norm, batches, run_dir / "skipped", options.skipped_updates)
+                continue
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             state.scheduler.step()
@@ -105,28 +131,35 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
             state.objective.after_update(state.step)
             state.ema.update(state.model)
             log.advance()
+            losses.append(loss)
+            images += sum(map(batch_size, batches))
 
             last = state.step == experiment.steps
             stop = bool(stopping)  # read once: a signal that arrives from here on stops the next step
             save = last or stop or state.step % options.save_every == 0
             if save or state.step % options.log_every == 0:
                 now = time.perf_counter()
-                scalars: dict[str, float] = {
-                    "loss": torch.stack(losses).mean().item(),
-                    "gradient_norm": norm.item(),
-                    "learning_rate": float(state.scheduler.get_last_lr()[0]),
-                    "images_per_second": images / (now - logged),
+                log.scalars(
+                    state.step,
+                    loss=sum(losses) / len(losses),
+                    gradient_norm=norm,
+                    learning_rate=float(state.scheduler.get_last_lr()[0]),
+                    images_per_second=images / (now - logged),
+                    skipped_updates=state.guard.skipped,
                     **{name: value.item() for name, value in state.objective.metrics().items()},
-                }
-                if not all(math.isfinite(value) for value in scalars.values()):
-                    raise FloatingPointError(
-                        f"loss {scalars['loss']}, gradient norm {scalars['gradient_norm']} at step {state.step}; "
-                        "lower the learning rate, or look at the data. Earlier checkpoints are kept"
-                    )
-                log.scalars(state.step, **scalars)
+                )
                 losses, images, logged = [], 0, now
             if save:
-                save_checkpoint(checkpoint_dir, state.step, state.state_dict(), options.keep)
+                try:
+                    save_checkpoint(
+                        checkpoint_dir, state.step, state.state_dict(), options.keep, keep_every=options.keep_every
+                    )
+                    failed_saves = 0
+                except CheckpointError as error:
+                    failed_saves += 1
+                    if last or stop or failed_saves > options.failed_saves:
+                        raise
+                    warnings.warn(f"{error}; training goes on without it", stacklevel=2)
             if stop and not last:
                 raise Stopped(
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",
@@ -138,7 +171,39 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     return state
 
 
-def _clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> torch.Tensor:
+def _backward(state: TrainState, batches: Sequence[Batch], device: torch.device) -> float:
+    """The gradient of the mean loss of some batches, and that loss."""
+    losses = []
+    for batch in batches:
+        with autocast(device):
+            loss = state.objective(to_device(batch, device)) / len(batches)
+        loss.backward()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).sum())
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    for value, place in zip(source, target, strict=True):
+        place.copy_(value)
+
+
+def _report_skipped(
+    state: TrainState, loss: float, norm: float, batches: Sequence[Batch], folder: Path, limit: int
+) -> None:
+    """Warn of a skipped update, or end the run if it is one too many."""
+    guard = state.guard
+    what = f"the update after step {state.step} is skipped, as its loss is {loss:g} and its gradient norm {norm:g}"
+    if guard.in_a_row <= limit:
+        warnings.warn(f"{what}; skipped so far: {guard.skipped}", stacklevel=3)
+        return
+    kept = save_checkpoint(folder, state.step, {"batches": list(batches)}, keep=1)
+    raise FloatingPointError(
+        f"{what}, like {limit} before it; its batches are in {kept}. Lower the learning rate, or look at the data. "
+        "Earlier checkpoints are kept"
+    )
+
+
+def _clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
     """Clip the norm of the gradient of each group of parameters, and return the norm of all, as it was.
 
     Groups are networks with losses of their own, an autoencoder and its discriminator: one must not slow the other.

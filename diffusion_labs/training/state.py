@@ -7,10 +7,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
+from diffusion_labs.training.update_guard import UpdateGuard
 
 
 class TrainState:
-    """Weights, their average, optimiser, learning rate, place in the data, random numbers and step.
+    """Weights, their average, optimiser, learning rate, place in the data, random numbers, skipped updates and step.
 
     Restoring it continues a run bit for bit on the same machine.
 
@@ -25,6 +26,7 @@ class TrainState:
         self.optimizer = experiment.optimizer
         self.scheduler = LambdaLR(experiment.optimizer, experiment.learning_rate)
         self.batches = experiment.batches
+        self.guard = UpdateGuard()
         self.step = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -35,7 +37,8 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "batches": self.batches.state_dict(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "random": random_state(),
+            "guard": self.guard.state_dict(),
             "step": self.step,
         }
 
@@ -46,6 +49,18 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self.batches.load_state_dict(state["batches"])
-        torch.set_rng_state(state["random"]["cpu"])
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        set_random_state(state["random"])
+        if "guard" in state:  # not in checkpoints of earlier versions
+            self.guard.load_state_dict(state["guard"])
         self.step = state["step"]
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's global random numbers on all devices."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go back to a state of torch's global random numbers."""
+    torch.set_rng_state(state["cpu"])
+    torch.cuda.set_rng_state_all(state["cuda"])

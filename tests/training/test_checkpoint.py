@@ -53,6 +53,12 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
 
 
+def test_some_are_kept_for_ever(tmp_path: Path) -> None:
+    for step in range(1, 13):
+        save_checkpoint(tmp_path, step, {"step": step}, keep=2, keep_every=5)
+    assert [path.name[-2:] for path in sorted(tmp_path.iterdir())] == ["05", "10", "11", "12"]
+
+
 def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "good", 5, STATE)
     for file in sorted(path.iterdir()):

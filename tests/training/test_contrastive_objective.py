@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,26 +23,35 @@ def batch() -> dict[str, object]:
     return {"x": torch.rand(6, 1, 8, 8) * 2 - 1, "caption": CAPTIONS, "class": torch.tensor([0, 1, 0, 1, 1, 0])}
 
 
+def equal(values: list[int]) -> Tensor:
+    rows = torch.tensor(values)[:, None]
+    return equal_rows(rows, rows)
+
+
+def both(logits: Tensor, same: Tensor) -> Tensor:
+    return contrastive_loss(logits, logits.mT, same)
+
+
 def test_the_loss_is_that_of_its_formula() -> None:
     """Term by term, in floats."""
-    logits, same = torch.randn(6, 6).double(), equal_rows(torch.tensor([ord(text[0]) for text in CAPTIONS]))
+    logits, same = torch.randn(6, 6).double(), equal([ord(text[0]) for text in CAPTIONS])
     expected = 0.0
     for rows in (logits.tolist(), logits.T.tolist()):
         for i, row in enumerate(rows):
             total = math.log(sum(math.exp(value) for value in row))
             own = [j for j in range(6) if CAPTIONS[j] == CAPTIONS[i]]
             expected += sum(total - row[j] for j in own) / len(own) / 6 / 2
-    assert contrastive_loss(logits, same).item() == pytest.approx(expected, rel=1e-12)
+    assert both(logits, same).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_least_loss_is_that_of_positives_that_are_equally_probable() -> None:
     """The mean of log |P(i)|; where equal captions counted as wrong ones, it could not be reached."""
-    same = equal_rows(torch.tensor([0, 1, 0, 2, 1, 0]))
+    same = equal([0, 1, 0, 2, 1, 0])
     least = (3 * math.log(3) + 2 * math.log(2)) / 6
-    assert contrastive_loss(100.0 * same.double(), same).item() == pytest.approx(least)
-    assert contrastive_loss(torch.zeros(6, 6).double(), same).item() == pytest.approx(math.log(6))
+    assert both(100.0 * same.double(), same).item() == pytest.approx(least)
+    assert both(torch.zeros(6, 6).double(), same).item() == pytest.approx(math.log(6))
     logits = (100.0 * same.double()).requires_grad_()
-    contrastive_loss(logits, same).backward()
+    both(logits, same).backward()
     assert logits.grad.abs().max() < 1e-12
 
 
@@ -61,7 +73,7 @@ def test_positives_are_equal_captions_or_groups(group: str | None) -> None:
     loss = objective(data)
     image, text = clip.encode_image(data["x"]), clip.encode_text(CAPTIONS).embedding
     logits = clip.logit_scale.exp() * image @ text.T
-    torch.testing.assert_close(loss, contrastive_loss(logits, same))
+    torch.testing.assert_close(loss, both(logits, same))
     loss.backward()  # every parameter takes part, as DistributedDataParallel needs
     assert all(parameter.grad is not None for parameter in objective.parameters())
     hits = [same[i, int(logits[i].argmax())].item() for i in range(6)]
@@ -124,3 +136,47 @@ def test_the_loop_trains_it(tmp_path: Path) -> None:
     after = dl.ContrastiveObjective(state.ema.model)(data)
     assert after < before - 0.3
     assert '"accuracy"' in (tmp_path / "metrics.jsonl").read_text()
+
+
+TWO_AND_ONE = """
+import os, sys, torch, copy
+import diffusion_labs as dl
+folder, group = sys.argv[1], sys.argv[2] or None
+rank = int(os.environ["RANK"])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+torch.manual_seed(0)
+clip = dl.byte_clip(
+    image_size=8, max_bytes=10, embed_dim=8, image_dim=16, image_depth=1, text_dim=16, text_depth=1, num_heads=2
+).double()
+whole = copy.deepcopy(clip)
+x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double() * 2 - 1
+captions = ["a", "b", "a", "c", "a", "longer", "longest", "b"]
+classes = torch.tensor([0, 1, 0, 1, 1, 0, 2, 2])
+def batch(chosen):
+    return {"x": x[chosen], "caption": captions[chosen], "class": classes[chosen]}
+
+objective = torch.nn.parallel.DistributedDataParallel(dl.ContrastiveObjective(clip, group_field=group))
+loss = objective(batch(slice(4 * rank, 4 * rank + 4)))
+loss.backward()
+torch.distributed.all_reduce(loss.detach_())
+torch.distributed.destroy_process_group()  # from here on, alone
+expected = dl.ContrastiveObjective(whole, group_field=group)(batch(slice(None)))
+expected.backward()
+torch.testing.assert_close(loss / 2, expected.detach())
+for one, other in zip(clip.parameters(), whole.parameters(), strict=True):
+    torch.testing.assert_close(one.grad, other.grad)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["", "class"])
+def test_two_processes_have_the_loss_and_the_gradient_of_one_with_both_batches(tmp_path: Path, group: str) -> None:
+    """Captions of different lengths, and some that only the other process has."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_AND_ONE, str(tmp_path), group],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]

@@ -1,8 +1,12 @@
 """The loop: exact resumption, signals, and what a run writes."""
 
+import errno
 import json
 import os
 import signal
+from collections.abc import Container
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +16,13 @@ from diffusion_labs.training import (
     Stopped,
     TrainOptions,
     TrainState,
+    checkpoint,
     latest_checkpoint,
     load_checkpoint,
     train,
 )
-from diffusion_labs.training.log import RunLog
+from diffusion_labs.training.checkpoint import checkpoints
+from diffusion_labs.training.log import RunLog, read_metrics
 
 EVERY_FIVE = TrainOptions(resume=True, save_every=5, log_every=4)
 
@@ -60,6 +66,19 @@ class WeightDecay(torch.nn.Module):
 
     def forward(self, output, batch) -> torch.Tensor:
         return sum((p**2).sum() for p in self.model.parameters()) + 0 * output.prediction.sum()
+
+
+def damaged_file(folder) -> None:
+    """Flip a bit of the weights."""
+    path = folder / "objective.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4
+    path.write_bytes(content)
+
+
+def missing_file(folder) -> None:
+    """Lose a file."""
+    (folder / "optimizer.safetensors").unlink(missing_ok=True)
 
 
 def assert_equal_states(left: dict, right: dict) -> None:
@@ -141,7 +160,7 @@ def test_metrics_have_one_line_a_logged_step_also_after_a_kill(make_experiment, 
     train(make_experiment(), run_dir, EVERY_FIVE)
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 5, 8, 10, 12]
-    assert set(lines[0]) == {"step", "loss", "gradient_norm", "learning_rate", "images_per_second"}
+    assert set(lines[0]) == {"step", "loss", "gradient_norm", "learning_rate", "images_per_second", "skipped_updates"}
 
 
 def test_the_preview_is_drawn_by_the_average_and_does_not_disturb_training(make_experiment, run_dir, tmp_path) -> None:
@@ -164,17 +183,143 @@ def test_a_second_run_in_the_same_folder_is_refused(make_experiment, run_dir) ->
         train(make_experiment(), run_dir, TrainOptions())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(make_experiment, run_dir) -> None:
+class PoisonedBatches(DyingBatches):
+    """Batches with others between them whose loss is so many times as large, at some places of all."""
+
+    def __init__(self, batches, factor: float, places: tuple[int, ...]) -> None:
+        super().__init__(batches, 0, None)
+        self.factor = factor
+        self.places = places
+        self.given = 0
+
+    def __next__(self):
+        self.given += 1
+        if self.given in self.places:
+            x = torch.full((8, 1, 8, 8), 7, dtype=torch.uint8)
+            return {"x": x, "class": torch.zeros(8, dtype=torch.long), "factor": torch.tensor([self.factor])}
+        return next(self.batches)
+
+
+class Counting(torch.nn.Module):
+    """A loss that keeps a running mean of what it meets, as batch normalisation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, output, batch) -> torch.Tensor:
+        error = (output.prediction - batch["target"]).square().mean()
+        self.mean.lerp_(error.detach(), 0.5)
+        return error * batch.get("factor", torch.ones(1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("factor", "places"), [(float("nan"), (1, 9, 10, 32)), (-float("inf"), (60,)), (3e3, (40, 61))]
+)
+def test_a_bad_batch_is_as_if_it_were_not_there(make_experiment, tmp_path, factor, places) -> None:
+    states = []
+    for name, chosen in (("good", ()), ("poisoned", places)):
+        torch.manual_seed(0)
+        experiment = make_experiment(steps=60, accumulate=1, learning_rate=lambda step: 1.0)
+        experiment.objective.loss = Counting()
+        experiment.batches = PoisonedBatches(experiment.batches, factor, chosen)
+        torch.manual_seed(1)
+        with nullcontext() if not chosen else pytest.warns(UserWarning, match="is skipped, as its loss is"):
+            state = train(experiment, tmp_path / name, TrainOptions(resume=True, save_every=7, log_every=5))
+        assert state.guard.skipped == len(chosen)
+        states.append(state.state_dict())
+    good, poisoned = ({key: value for key, value in state.items() if key != "guard"} for state in states)
+    assert_equal_states(good, poisoned)
+    assert read_metrics(tmp_path / "poisoned")[-1]["skipped_updates"] == len(places)
+
+
+def test_a_loss_that_is_never_finite_ends_the_run_and_is_not_saved(make_experiment, run_dir) -> None:
     experiment = make_experiment()
     train(make_experiment(steps=5), run_dir, EVERY_FIVE)
     experiment.objective.loss = NotFinite()
-    with pytest.raises(FloatingPointError, match=r"loss nan.* at step 8"):
-        train(experiment, run_dir, EVERY_FIVE)
+    options = replace(EVERY_FIVE, skipped_updates=2)
+    with (
+        pytest.warns(UserWarning, match=r"after step 5 is skipped, as its loss is nan .* so far: 2"),
+        pytest.raises(FloatingPointError, match=r"after step 5 is skipped.*, like 2 before it; its batches are in"),
+    ):
+        train(experiment, run_dir, options)
     newest = latest_checkpoint(run_dir / "checkpoints")
     assert newest.name == "step-00000005"
     assert all(value.isfinite().all() for value in load_checkpoint(newest)["objective"].values())
+    batches = load_checkpoint(run_dir / "skipped" / "step-00000005")["batches"]
+    expected = make_experiment().batches
+    for _ in range(5 * 2 + 2 * 2):
+        next(expected)
+    for batch in batches:
+        assert_equal_states(batch, next(expected))
+
+
+@pytest.mark.parametrize("damage", [damaged_file, missing_file], ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
+    make_experiment, run_dir, tmp_path, damage
+) -> None:
+    expected = train(make_experiment(), tmp_path / "whole", EVERY_FIVE)
+    train(make_experiment(steps=10), run_dir, EVERY_FIVE)
+    damage(run_dir / "checkpoints" / "step-00000010")
+    with pytest.warns(UserWarning, match=r"step-00000010.*; taking the checkpoint before it"):
+        state = train(make_experiment(), run_dir, EVERY_FIVE)
+    assert_equal_states(state.state_dict(), expected.state_dict())
+    for path in (run_dir / "checkpoints").iterdir():
+        damage(path)
+    with (
+        pytest.warns(UserWarning, match="taking the checkpoint before it"),
+        pytest.raises(CheckpointError, match=r"none of the checkpoints in .* is whole"),
+    ):
+        train(make_experiment(), run_dir, EVERY_FIVE)
+
+
+class FullDisk:
+    """Writes checkpoints, but not those of some steps."""
+
+    def __init__(self, steps: Container[int]) -> None:
+        self.steps = steps
+        self.write = checkpoint._write
+
+    def __call__(self, folder, state) -> None:
+        if state["step"] in self.steps:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.write(folder, state)
+
+
+def test_a_full_disk_stops_a_save_and_not_the_training(make_experiment, run_dir, tmp_path, monkeypatch) -> None:
+    expected = train(make_experiment(), tmp_path / "whole", EVERY_FIVE)
+    monkeypatch.setattr(checkpoint, "_write", FullDisk({4, 6, 10}))
+    with pytest.warns(
+        UserWarning, match=r"step 4 could not be written to .*MiB free.*No space left.*; training goes on"
+    ):
+        state = train(make_experiment(), run_dir, replace(EVERY_FIVE, save_every=2, failed_saves=2))
+    assert_equal_states(state.state_dict(), expected.state_dict())
+    assert [path.name for path in checkpoints(run_dir / "checkpoints")] == [f"step-{n:08d}" for n in (2, 8, 12)]
+
+
+@pytest.mark.parametrize(("full", "failed"), [(range(4, 13), 8), ({12}, 12)])
+def test_too_many_failed_saves_or_the_last_end_the_run(make_experiment, run_dir, monkeypatch, full, failed) -> None:
+    monkeypatch.setattr(checkpoint, "_write", FullDisk(full))
+    warned = pytest.warns(UserWarning, match="training goes on") if failed == 8 else nullcontext()
+    with warned, pytest.raises(CheckpointError, match=f"the checkpoint of step {failed} could not be written"):
+        train(make_experiment(), run_dir, replace(EVERY_FIVE, save_every=2, failed_saves=2))
+    newest = latest_checkpoint(run_dir / "checkpoints")
+    assert load_checkpoint(newest)["step"] == (2 if failed == 8 else 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep_every": 0}, r"keep_every \(0\) must be at least 1"),
+        ({"spike_factor": float("nan")}, r"spike_factor \(nan\) must be at least 1"),
+        ({"failed_saves": -1}, r"failed_saves \(-1\) must be at least 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainOptions(**change)
 
 
 def test_the_state_holds_what_it_says(make_experiment) -> None:
     state = TrainState(make_experiment()).state_dict()
-    assert set(state) == {"ema", "objective", "optimizer", "scheduler", "batches", "random", "step"}
+    assert set(state) == {"ema", "objective", "optimizer", "scheduler", "batches", "random", "guard", "step"}

@@ -1,0 +1,35 @@
+"""What the processes of a distributed run know together."""
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def gathered(value: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "n *d"]:
+    """The rows of all processes in the order of their ranks, with gradients to each; those of one process alone.
+
+    Each process gives as many rows. The gradient of a process's rows is the sum of those that all processes have, so
+    ``DistributedDataParallel`` and FSDP2, which average over them, see that of the mean of the losses.
+    """
+    if not is_distributed():
+        return value
+    from torch.distributed._functional_collectives import all_gather_single_autograd
+
+    rows: Tensor = all_gather_single_autograd(value.contiguous(), 0, torch.distributed.group.WORLD)
+    return rows
+
+
+def padded_alike(ids: Shaped[Tensor, "b n"], padding: int = -1) -> Shaped[Tensor, "b m"]:
+    """Rows as long as the longest of all processes."""
+    if not is_distributed():
+        return ids
+    length = torch.tensor(ids.shape[1], device=ids.device)
+    torch.distributed.all_reduce(length, torch.distributed.ReduceOp.MAX)
+    return F.pad(ids, (0, int(length) - ids.shape[1]), value=padding)
+
+
+def is_distributed() -> bool:
+    """Whether there are several processes."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
