@@ -632,6 +632,10 @@ ADAPTERS: dict[str, AdapterCase] = {
         lambda model: dl.MicroConditioning(model, 8),
         inputs=lambda x: {"sizes": torch.arange(6.0).expand(len(x), -1)},
     ),
+    "scaled_embedding": AdapterCase(
+        lambda model: dl.ScaledEmbedding(model, dl.LatentScale([0.1, -0.2], [3.0, 5.0])),
+        inputs=lambda x: {"image_embedding": x.flatten(1)[:, :2] * (torch.arange(len(x)) % 2)[:, None]},
+    ),
     "patchify": AdapterCase(lambda model: dl.Patchify(model, 2), grow=lambda c, out: (4 * c, 4 * out)),
 }
 

@@ -69,4 +69,5 @@ def ldm_emoji(
             diffusion_stage(dataset, sizes, steps=steps, ema_decay=ema_decay, preview=preview, **how),
         ],
         described(sizes),
+        {"": "diffusion"},
     )
