@@ -20,6 +20,11 @@ RECIPES = {
     "dalle2-mnist-prior": "its prior: CLIP, embeddings, prior",
     "dalle2-mnist-decoder": "its decoder: CLIP, embeddings, decoder",
     "dalle2-mnist-upsampler": "its upsampler alone",
+    "dalle2-emoji": "DALL-E 2 on captioned images in WebDataset tars: CLIP, embeddings, prior, decoder, upsampler",
+    "dalle2-emoji-clip": "its CLIP alone",
+    "dalle2-emoji-prior": "its prior: CLIP, embeddings, prior",
+    "dalle2-emoji-decoder": "its decoder: CLIP, embeddings, decoder",
+    "dalle2-emoji-upsampler": "its upsampler alone",
 }
 LATENT_RECIPES = {name: text for name, text in RECIPES.items() if "ldm-" in name}  # have a stage "latents"
 

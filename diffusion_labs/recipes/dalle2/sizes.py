@@ -113,34 +113,32 @@ class PriorModel(CLIPModel):
 
 @dataclass(frozen=True)
 class SmallImages:
-    """Small images inside of large ones, of whose patches of pixels a network makes channels.
+    """Small images inside of large ones.
 
     Attributes:
         image_shape: ``(channels, height, width)`` of the large ones.
         decoder_size: height and width of the small ones.
-        pixel_patch: pixels a side of a patch, see ``Patchify``.
     """
 
     image_shape: Sequence[int]
     decoder_size: int = field(default=16, kw_only=True)
-    pixel_patch: int = field(default=2, kw_only=True)
 
     @property
     def upsampling(self) -> int:
-        """How much larger the large images are."""
+        """How many times larger the large images are."""
         return self.image_shape[1] // self.decoder_size
 
     def check_multiple(self, size: int, multiple: int) -> None:
         """Raise a ``ValueError`` unless the large images are small ones times a number, and a network takes a size."""
-        if self.image_shape[1] % self.decoder_size or self.upsampling < 2 or size % multiple:
+        if self.upsampling < 2 or self.image_shape[1] % self.decoder_size or size % multiple:
             raise ValueError(
                 f"images of {self.image_shape[1]} pixels from {self.decoder_size} do not fit this model: size must be "
                 f"at least twice decoder_size, a multiple of it, and {size} pixels a multiple of {multiple}"
             )
 
-    def pixels(self, images: int = 1) -> dict[str, int]:
+    def pixels(self, images: int, patch_size: int) -> dict[str, int]:
         """The channels of a network on patches, of which some images are inputs and one is the output."""
-        channels = self.image_shape[0] * self.pixel_patch**2
+        channels = self.image_shape[0] * patch_size**2
         return {"in_channels": images * channels, "out_channels": channels}
 
 
@@ -149,12 +147,14 @@ class DecoderModel(CLIPModel, SmallImages):
     """The sizes of a decoder, from embeddings and captions to small images, and of its CLIP.
 
     Attributes:
+        decoder_patch: pixels a side of the patches that its U-Net works on, see ``Patchify``.
         decoder_channels: width of the U-Net, see ``adm_unet``, as for all that follows.
         decoder_mult: widths of its levels.
         decoder_blocks: residual blocks of a level.
         decoder_head_channels: channels of a head.
     """
 
+    decoder_patch: int = field(default=2, kw_only=True)
     decoder_channels: int = field(default=64, kw_only=True)
     decoder_mult: Sequence[float] = field(default=(1, 2), kw_only=True)
     decoder_blocks: int = field(default=1, kw_only=True)
@@ -162,12 +162,12 @@ class DecoderModel(CLIPModel, SmallImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_multiple(self.decoder_size, self.pixel_patch * 2 ** (len(self.decoder_mult) - 1))
+        self.check_multiple(self.decoder_size, self.decoder_patch * 2 ** (len(self.decoder_mult) - 1))
 
     def build_decoder(self) -> DDPMSampler:
         """The decoder with random weights, with the conditions of the paper's, and 50 steps."""
         network = adm_unet(
-            **self.pixels(),
+            **self.pixels(1, self.decoder_patch),
             model_channels=self.decoder_channels,
             channel_mult=self.decoder_mult,
             num_res_blocks=self.decoder_blocks,
@@ -178,7 +178,7 @@ class DecoderModel(CLIPModel, SmallImages):
             vector_tokens={"image_embedding": 4},
             tokens={"text": self.text_dim},
         )
-        scaled = ScaledEmbedding(Patchify(network, self.pixel_patch), LatentScale())
+        scaled = ScaledEmbedding(Patchify(network, self.decoder_patch), LatentScale())
         return dalle2_decoder(scaled, eval_steps=50)
 
     def build(self) -> nn.Module:
@@ -188,7 +188,7 @@ class DecoderModel(CLIPModel, SmallImages):
 
 @dataclass(frozen=True)
 class UpsamplerModel(SmallImages):
-    """The sizes of an upsampler, from small images to large ones.
+    """The sizes of an upsampler, from small images to large ones. Its U-Net works on patches as large as a small pixel.
 
     Attributes:
         upsampler_channels: width of the U-Net, see ``adm_unet``, as for all that follows.
@@ -201,7 +201,7 @@ class UpsamplerModel(SmallImages):
     upsampler_blocks: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.check_multiple(self.crop_size, self.pixel_patch * 2 ** (len(self.upsampler_mult) - 1))
+        self.check_multiple(self.crop_size, self.upsampling * 2 ** (len(self.upsampler_mult) - 1))
 
     @property
     def crop_size(self) -> int:
@@ -214,13 +214,13 @@ class UpsamplerModel(SmallImages):
     def build_upsampler(self) -> DDIMSampler:
         """The upsampler with random weights: no attention, 27 steps."""
         network = adm_unet(
-            **self.pixels(2),
+            **self.pixels(2, self.upsampling),
             model_channels=self.upsampler_channels,
             channel_mult=self.upsampler_mult,
             num_res_blocks=self.upsampler_blocks,
             middle_attention=False,
         )
-        return dalle2_upsampler_256(Patchify(network, self.pixel_patch))
+        return dalle2_upsampler_256(Patchify(network, self.upsampling))
 
     def build(self) -> nn.Module:
         """The model with random weights."""
