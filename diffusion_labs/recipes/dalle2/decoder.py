@@ -56,7 +56,7 @@ class EncodeCaptions(Transform):
     @torch.no_grad()
     def forward(self, batch: Batch) -> dict[str, Any]:
         """See the class."""
-        _, states, mask = self.clip.encode_text(self.field(batch, "caption"))
+        _, states, mask = self.clip.encode_text(batch["caption"])
         return {**batch, "text": states, "text_mask": mask}
 
 
