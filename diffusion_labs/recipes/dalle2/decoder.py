@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffusion_labs.data import Batches, EncodedDataset, MapDataset
-from diffusion_labs.data.batches import Batch, collect
+from diffusion_labs.data.batches import collect
 from diffusion_labs.losses import DiffusionHybridLoss, SimpleLoss, VLBLoss
 from diffusion_labs.recipes.dalle2.clip import measured_scale, trained_clip
 from diffusion_labs.recipes.dalle2.previews import draw_decoded
@@ -22,7 +22,7 @@ from diffusion_labs.transforms import (
     RandomDiffusionSteps,
     SuperResolutionTransform,
 )
-from diffusion_labs.transforms.transform import Transform
+from diffusion_labs.transforms.transform import Batch, Transform
 
 SHOWN = 32  # images of the data that a preview decodes again
 
@@ -40,7 +40,7 @@ class Joined:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self.first[index], **self.second[index]}
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         return {**collect(self.first, indices), **collect(self.second, indices)}
 
 
