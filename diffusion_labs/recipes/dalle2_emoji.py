@@ -11,9 +11,9 @@ PREVIEWS = 10  # captions of the data in previews of the prior
 
 def dalle2_emoji(
     data_dir: Path,
-    clip_steps: int = 1500,
-    prior_steps: int = 5000,
-    decoder_steps: int = 6000,
+    clip_steps: int = 1200,
+    prior_steps: int = 3000,
+    decoder_steps: int = 7000,
     upsampler_steps: int = 1500,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -33,7 +33,7 @@ def dalle2_emoji(
         prior_steps: updates of the prior on its embeddings.
         decoder_steps: updates of the decoder.
         upsampler_steps: updates of the upsampler.
-        batch_size: images per update of the decoder and the upsampler; CLIP has twice and the prior four times as many.
+        batch_size: images per update of the decoder and the upsampler; twice as many for CLIP and the prior.
         learning_rate: the highest learning rate of each stage.
         size: height and width of the images.
         decoder_size: height and width of the decoder's.
@@ -46,7 +46,7 @@ def dalle2_emoji(
         dataset,
         emoji_sizes(dataset, decoder_size),
         clip=Updates(clip_steps, 2 * batch_size),
-        prior=Updates(prior_steps, 4 * batch_size),
+        prior=Updates(prior_steps, 2 * batch_size),
         decoder=Updates(decoder_steps, batch_size),
         upsampler=Updates(upsampler_steps, batch_size),
         captions=some_captions(dataset),

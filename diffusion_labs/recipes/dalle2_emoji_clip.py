@@ -10,7 +10,7 @@ from diffusion_labs.recipes.stages import Stages
 
 def dalle2_emoji_clip(
     data_dir: Path,
-    steps: int = 1500,
+    steps: int = 1200,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     size: int = 64,

@@ -10,8 +10,8 @@ from diffusion_labs.recipes.stages import Stages
 
 def dalle2_emoji_decoder(
     data_dir: Path,
-    clip_steps: int = 1500,
-    steps: int = 6000,
+    clip_steps: int = 1200,
+    steps: int = 7000,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     size: int = 64,

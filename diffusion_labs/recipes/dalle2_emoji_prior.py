@@ -10,9 +10,9 @@ from diffusion_labs.recipes.stages import Stages
 
 def dalle2_emoji_prior(
     data_dir: Path,
-    clip_steps: int = 1500,
-    steps: int = 5000,
-    batch_size: int = 256,
+    clip_steps: int = 1200,
+    steps: int = 3000,
+    batch_size: int = 128,
     learning_rate: float = 1e-3,
     size: int = 64,
     count: int | None = None,
@@ -25,7 +25,7 @@ def dalle2_emoji_prior(
         data_dir: a tar, or a folder of tars; what is transparent is white.
         clip_steps: updates of CLIP.
         steps: updates of the prior on its embeddings.
-        batch_size: embeddings per update of the prior; half as many pairs for CLIP.
+        batch_size: embeddings per update of the prior, and pairs for CLIP.
         learning_rate: the highest learning rate.
         size: height and width of the images.
         count: only the first images of the data; all if not given.
@@ -36,7 +36,7 @@ def dalle2_emoji_prior(
     return dalle2_stages(
         dataset,
         part_of(emoji_sizes(dataset, size // 2), PriorModel),
-        clip=Updates(clip_steps, max(1, batch_size // 2)),
+        clip=Updates(clip_steps, batch_size),
         prior=Updates(steps, batch_size),
         captions=some_captions(dataset),
         learning_rate=learning_rate,

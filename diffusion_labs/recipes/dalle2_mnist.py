@@ -10,9 +10,9 @@ from diffusion_labs.recipes.stages import Stages
 
 def dalle2_mnist(
     data_dir: Path | None = None,
-    clip_steps: int = 1500,
-    prior_steps: int = 5000,
-    decoder_steps: int = 2500,
+    clip_steps: int = 800,
+    prior_steps: int = 1500,
+    decoder_steps: int = 2000,
     upsampler_steps: int = 1000,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -30,7 +30,7 @@ def dalle2_mnist(
         prior_steps: updates of the prior on its embeddings.
         decoder_steps: updates of the decoder.
         upsampler_steps: updates of the upsampler.
-        batch_size: images per update of the decoder and the upsampler; CLIP has twice and the prior four times as many.
+        batch_size: images per update of the decoder and the upsampler; twice as many for CLIP and the prior.
         learning_rate: the highest learning rate of each stage.
         size: images are centred on a square of this many pixels, or shrunk to it.
         ema_decay: of the averaged weights.
@@ -41,7 +41,7 @@ def dalle2_mnist(
         dataset,
         mnist_sizes(dataset),
         clip=Updates(clip_steps, 2 * batch_size),
-        prior=Updates(prior_steps, 4 * batch_size),
+        prior=Updates(prior_steps, 2 * batch_size),
         decoder=Updates(decoder_steps, batch_size),
         upsampler=Updates(upsampler_steps, batch_size),
         captions=class_captions(dataset),

@@ -10,8 +10,8 @@ from diffusion_labs.recipes.stages import Stages
 
 def dalle2_mnist_decoder(
     data_dir: Path | None = None,
-    clip_steps: int = 1500,
-    steps: int = 2500,
+    clip_steps: int = 800,
+    steps: int = 2000,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     size: int = 32,
