@@ -136,7 +136,7 @@ class SmallImages:
                 f"at least twice decoder_size, a multiple of it, and {size} pixels a multiple of {multiple}"
             )
 
-    def pixels(self, images: int, patch_size: int) -> dict[str, int]:
+    def pixels(self, images: int, patch_size: int) -> dict[str, Any]:
         """The channels of a network on patches, of which some images are inputs and one is the output."""
         channels = self.image_shape[0] * patch_size**2
         return {"in_channels": images * channels, "out_channels": channels}
