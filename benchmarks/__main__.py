@@ -5,7 +5,8 @@ import sys
 
 BENCHMARKS = {
     "autoencoder_memory": "peak memory of encoding and decoding large images in tiles, and the seams",
-    "caption_sheet": "samples of a run of ldm-emoji for 25 captions, beside the nearest training images",
+    "caption_sheet": "samples of a run of ldm-emoji or dalle2-emoji for 25 captions, beside training images",
+    "dalle2_quality": "images from text, prior and inversion of a run of dalle2-mnist, and its gates",
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",

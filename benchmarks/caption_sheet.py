@@ -1,4 +1,4 @@
-"""What a run of ldm-emoji draws for 25 captions, beside the nearest of its training images: docs/ldm-emoji.png.
+"""What a run of ldm-emoji or dalle2-emoji draws for 25 captions, beside the nearest of its training images.
 
 Each cell shows the caption, the sample, and right of it the training image with the smallest mean squared difference,
 so that the reader sees what is memory and what is new. A star marks captions that the training data do not have.
@@ -6,6 +6,7 @@ Printed is how near the samples are to the training images of their captions: th
 beside that of samples in a wrong order, and the share whose nearest image is the caption's own.
 
     python -m benchmarks caption_sheet runs/ldm-emoji --data-dir DIR
+    python -m benchmarks caption_sheet runs/dalle2-emoji --data-dir DIR --out docs/dalle2-emoji.png
 """
 
 import json
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from diffusion_labs.data import TarImages
-from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.drawing import draw, guide_prior
 from diffusion_labs.recipes.latent_diffusion import dataset_images
 from diffusion_labs.recipes.run import load_run
 
@@ -50,6 +51,7 @@ def sheet(
     data_dir: Path,
     out: Path = Path("docs/ldm-emoji.png"),
     guidance_scale: float = 3.0,
+    prior_guidance_scale: float | None = None,
     steps: int = 50,
     seed: int = 0,
     overfitted: int | None = None,
@@ -61,12 +63,14 @@ def sheet(
         data_dir: the tars that it was trained on.
         out: the picture.
         guidance_scale: of the samples.
+        prior_guidance_scale: of their embeddings, for DALL-E 2; the prior's own if not given.
         steps: calls of the network for each sample.
         seed: of the first sample.
         overfitted: the run's ``--count``: its first 25 training images are drawn, and the root mean squared error
             to them is printed.
     """
     model, sizes = load_run(run_dir)
+    guide_prior(model, prior_guidance_scale)
     dataset = TarImages(data_dir, sizes.image_shape[1], count=overfitted)
     images = dataset_images(dataset, range(len(dataset)))
     captions = CAPTIONS if overfitted is None else dataset.captions[: len(CAPTIONS)]

@@ -30,6 +30,7 @@ from .models.dalle2 import DALLE2_UNETS as DALLE2_UNETS
 from .models.dalle2 import DALLE2 as DALLE2
 from .models.dalle2 import ImageEncoding as ImageEncoding
 from .models.dalle2 import Prior as Prior
+from .models.dalle2 import ScaledEmbedding as ScaledEmbedding
 from .models.dalle2 import slerp as slerp
 from .models.dalle2 import text_difference as text_difference
 from .models.dalle2 import dalle2_decoder as dalle2_decoder

@@ -4,7 +4,7 @@ A new component is proven by one line here; ``contracts/test_catalogue.py`` fail
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -559,6 +559,7 @@ class AdapterCase:
         grow: from the channels that the adapter gets to those that its model gets, and the channels of
             the model's prediction, if the data has one.
         inputs: conditional inputs that it needs, for a batch of noisy data.
+        rescales: those that the model gets otherwise than the adapter.
     """
 
     def __init__(
@@ -566,10 +567,12 @@ class AdapterCase:
         wrap: Callable[[nn.Module], dl.Adapter],
         grow: Callable[[int, int], tuple[int, int]] = lambda c, out: (c, out),
         inputs: Callable[[Tensor], dict[str, Tensor]] = lambda x: {},
+        rescales: Collection[str] = (),
     ) -> None:
         self.wrap = wrap
         self.grow = grow
         self.inputs = inputs
+        self.rescales = frozenset(rescales)
 
 
 GUIDANCE: dict[str, Callable[..., nn.Module]] = {
@@ -631,6 +634,11 @@ ADAPTERS: dict[str, AdapterCase] = {
     "micro_conditioning": AdapterCase(
         lambda model: dl.MicroConditioning(model, 8),
         inputs=lambda x: {"sizes": torch.arange(6.0).expand(len(x), -1)},
+    ),
+    "scaled_embedding": AdapterCase(
+        lambda model: dl.ScaledEmbedding(model, dl.LatentScale([0.1, -0.2], [3.0, 5.0])),
+        inputs=lambda x: {"image_embedding": x.flatten(1)[:, :2] * (torch.arange(len(x)) % 2)[:, None]},
+        rescales=["image_embedding"],
     ),
     "patchify": AdapterCase(lambda model: dl.Patchify(model, 2), grow=lambda c, out: (4 * c, 4 * out)),
 }

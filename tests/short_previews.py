@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from diffusion_labs.recipes import dalle2, image_diffusion, latent_diffusion, ldm_emoji, restoration
+from diffusion_labs.recipes import image_diffusion, latent_diffusion, ldm_emoji, restoration
+from diffusion_labs.recipes.dalle2 import previews
 
 
 @pytest.fixture(autouse=True, scope="package")
 def short_previews() -> Iterator[None]:
     """Two calls instead of twenty."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (dalle2, image_diffusion, latent_diffusion, ldm_emoji, restoration):
+        for module in (previews, image_diffusion, latent_diffusion, ldm_emoji, restoration):
             patch.setattr(module, "PREVIEW_STEPS", 2)
         yield

@@ -11,7 +11,7 @@ import tyro
 
 from diffusion_labs.cli import UserError, choose
 from diffusion_labs.images import image_grid, save_image
-from diffusion_labs.recipes.drawing import ModelSizes, draw
+from diffusion_labs.recipes.drawing import ModelSizes, draw, guide_prior
 from diffusion_labs.recipes.run import load_run
 from diffusion_labs.training import CheckpointError
 
@@ -28,6 +28,7 @@ def sample(
     count: int = 16,
     steps: int = 50,
     guidance_scale: float = 2.0,
+    prior_guidance_scale: float | None = None,
     seed: int = 0,
     out: Path | None = None,
     device: str = "cpu",
@@ -41,6 +42,7 @@ def sample(
         count: how many pictures.
         steps: calls of the network for each.
         guidance_scale: 1 follows the model, more exaggerates the class.
+        prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
         seed: of the first picture; the next has the next seed.
         out: file to write; in the run's folder if none is given.
         device: where to compute.
@@ -51,11 +53,13 @@ def sample(
     path = out or run_dir / "samples" / f"{file_name(prompt) or class_name or 'all'}-seed-{seed}.png"
     if path.suffix.lower() not in (".png", ".jpg", ".webp"):
         raise UserError(f"--out is {path}; its name must end in .png, .jpg or .webp")
-    if not math.isfinite(guidance_scale):
-        raise UserError(f"--guidance-scale is {guidance_scale}; it must be a number")
+    for name, scale in (("guidance-scale", guidance_scale), ("prior-guidance-scale", prior_guidance_scale)):
+        if scale is not None and not math.isfinite(scale):
+            raise UserError(f"--{name} is {scale}; it must be a number")
     try:
         model, sizes = load_run(run_dir, device)
         check_complete(sizes)
+        guide_prior(model, prior_guidance_scale)
         images = draw(
             model,
             sizes,

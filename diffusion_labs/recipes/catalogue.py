@@ -15,8 +15,16 @@ RECIPES = {
     "ldm-mnist": "latent diffusion on MNIST: autoencoder, latents, network",
     "dit-ldm-mnist": "the same with a Transformer (DiT)",
     "ldm-emoji": "latent diffusion on captioned images in WebDataset tars",
-    "dalle2-mnist-clip": "CLIP on MNIST and captions made of its classes",
-    "dalle2-mnist-prior": "the diffusion prior of DALL-E 2 on MNIST: CLIP, embeddings, prior",
+    "dalle2-mnist": "DALL-E 2 on MNIST and captions made of its classes: CLIP, embeddings, prior, decoder, upsampler",
+    "dalle2-mnist-clip": "its CLIP alone",
+    "dalle2-mnist-prior": "its prior: CLIP, embeddings, prior",
+    "dalle2-mnist-decoder": "its decoder: CLIP, embeddings, decoder",
+    "dalle2-mnist-upsampler": "its upsampler alone",
+    "dalle2-emoji": "DALL-E 2 on captioned images in WebDataset tars: CLIP, embeddings, prior, decoder, upsampler",
+    "dalle2-emoji-clip": "its CLIP alone",
+    "dalle2-emoji-prior": "its prior: CLIP, embeddings, prior",
+    "dalle2-emoji-decoder": "its decoder: CLIP, embeddings, decoder",
+    "dalle2-emoji-upsampler": "its upsampler alone",
 }
 LATENT_RECIPES = {name: text for name, text in RECIPES.items() if "ldm-" in name}  # have a stage "latents"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from diffusion_labs.recipes.dalle2 import CLIPModel, clip_stage
-from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.dalle2 import CLIPModel, Updates, dalle2_stages, part_of
+from diffusion_labs.recipes.dalle2_mnist import mnist_sizes
 from diffusion_labs.recipes.mnist_captions import captioned_mnist
 from diffusion_labs.recipes.stages import Stages
 
@@ -27,14 +27,11 @@ def dalle2_mnist_clip(
         seed: of weights and the order of the data.
     """
     dataset = captioned_mnist(data_dir, size)
-    sizes = CLIPModel(dataset.image_shape, dataset.class_names)
-    stage = clip_stage(
+    return dalle2_stages(
         dataset,
-        sizes,
-        steps=steps,
-        batch_size=batch_size,
+        part_of(mnist_sizes(dataset), CLIPModel),
+        clip=Updates(steps, batch_size),
+        group_field="class",
         learning_rate=learning_rate,
         seed=seed,
-        group_field="class",
     )
-    return Stages([stage], described(sizes))

@@ -1,10 +1,9 @@
 """The diffusion prior of DALL-E 2 on MNIST with captions."""
 
 from pathlib import Path
-from typing import Any
 
-from diffusion_labs.recipes.dalle2 import PriorModel, clip_stage, embeddings_stage, prior_stage
-from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.dalle2 import PriorModel, Updates, dalle2_stages, part_of
+from diffusion_labs.recipes.dalle2_mnist import class_captions, mnist_sizes
 from diffusion_labs.recipes.mnist_captions import captioned_mnist
 from diffusion_labs.recipes.stages import Stages
 
@@ -32,23 +31,14 @@ def dalle2_mnist_prior(
         seed: of weights, noise and the order of the data.
     """
     dataset = captioned_mnist(data_dir, size)
-    sizes = PriorModel(dataset.image_shape, dataset.class_names)
-    how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed}
-    return Stages(
-        [
-            clip_stage(
-                dataset, sizes, steps=clip_steps, batch_size=max(1, batch_size // 2), group_field="class", **how
-            ),
-            embeddings_stage(dataset, sizes),
-            prior_stage(
-                dataset,
-                sizes,
-                steps=steps,
-                batch_size=batch_size,
-                ema_decay=ema_decay,
-                captions=[dataset.caption(0, label) for label in range(len(dataset.class_names))][:10],
-                **how,
-            ),
-        ],
-        described(sizes),
+    return dalle2_stages(
+        dataset,
+        part_of(mnist_sizes(dataset), PriorModel),
+        clip=Updates(clip_steps, max(1, batch_size // 2)),
+        prior=Updates(steps, batch_size),
+        captions=class_captions(dataset),
+        group_field="class",
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        seed=seed,
     )

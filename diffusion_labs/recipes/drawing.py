@@ -1,6 +1,7 @@
 """Pictures of what a trained model can do, whatever kind of model it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,8 +41,21 @@ class ModelSizes(Protocol):
     def sampler(self, model: Any) -> Sampler:
         """The sampler of the model, around a ``CFGuidance``."""
 
-    def prior(self, model: Any, count: int, generators: Generators) -> Tensor:
-        """Noise to begin with, for images of ``image_shape``."""
+    def sample(self, model: Any, count: int, conditions: Mapping[str, Any], generators: Generators) -> Tensor:
+        """Images of ``image_shape``, from noise of the generators."""
+
+
+@contextmanager
+def settings(part: Any, **values: Any) -> Iterator[None]:
+    """Give attributes of a module other values for a while."""
+    before = {name: getattr(part, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(part, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(part, name, value)
 
 
 def draw(
@@ -73,24 +87,34 @@ def draw(
         ``[n, c, h, w]`` in [-1, 1].
     """
     sampler: Any = sizes.sampler(model)
-    before = sampler.eval_steps, sampler.progress_bar, sampler.model.guidance_scale
-    sampler.eval_steps, sampler.progress_bar = steps or sampler.eval_steps, progress_bar
-    sampler.model.guidance_scale = guidance_scale
     device = next(model.parameters()).device
     images = []
-    try:
+    with (
+        settings(sampler, eval_steps=steps or sampler.eval_steps, progress_bar=progress_bar),
+        settings(sampler.model, guidance_scale=guidance_scale),
+    ):
         for first in range(0, len(wanted), batch_size):
             some = wanted[first : first + batch_size]
             some = some.to(device) if isinstance(some, Tensor) else some
             generators = seeded(range(seed + first, seed + first + len(some)))
-            noise = sizes.prior(model, len(some), generators)
             conditions: dict[str, Any] = dict.fromkeys(sizes.conditions, some)
             for name, value in (known or {}).items():
                 conditions[name] = value[first : first + batch_size].to(device)
-            images.append(model(noise, conditional_inputs=conditions, generator=generators).clamp(-1, 1).cpu())
-    finally:
-        sampler.eval_steps, sampler.progress_bar, sampler.model.guidance_scale = before
+            images.append(sizes.sample(model, len(some), conditions, generators).clamp(-1, 1).cpu())
     return torch.cat(images)
+
+
+def guide_prior(model: Any, guidance_scale: float | None) -> None:
+    """Set the guidance scale of the prior of a model, and nothing if it is ``None``.
+
+    Raises:
+        ValueError: if the model has no prior.
+    """
+    if guidance_scale is None:
+        return
+    if not hasattr(model, "prior"):
+        raise ValueError("this model has no prior; leave the guidance scale of the prior out")
+    model.prior.sampler.model.guidance_scale = guidance_scale
 
 
 def draw_classes(

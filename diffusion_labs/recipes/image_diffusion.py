@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -107,10 +107,12 @@ class PixelModel(ABC):
         """The model itself."""
         return model
 
-    def prior(self, model: DDIMSampler, count: int, generators: Generators) -> Tensor:
+    def sample(self, model: DDIMSampler, count: int, conditions: Mapping[str, Any], generators: Generators) -> Tensor:
         """See ``ModelSizes``."""
         device = next(model.parameters()).device
-        return model.schedule.sample_prior((count, *self.image_shape), generators, device=device)
+        noise = model.schedule.sample_prior((count, *self.image_shape), generators, device=device)
+        images: Tensor = model(noise, conditional_inputs=conditions, generator=generators)
+        return images
 
 
 @dataclass(frozen=True)

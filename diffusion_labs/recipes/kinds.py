@@ -12,6 +12,9 @@ KINDS = {
     "LatentTransformer": "diffusion_labs.recipes.latent_model",
     "CLIPModel": "diffusion_labs.recipes.dalle2",
     "PriorModel": "diffusion_labs.recipes.dalle2",
+    "DecoderModel": "diffusion_labs.recipes.dalle2",
+    "UpsamplerModel": "diffusion_labs.recipes.dalle2",
+    "DALLE2Model": "diffusion_labs.recipes.dalle2",
     "SuperResolutionModel": "diffusion_labs.recipes.restoration",
     "InpaintingModel": "diffusion_labs.recipes.restoration",
 }

@@ -67,6 +67,7 @@ def class_stages(
             ),
         ],
         described(sizes),
+        {"": "diffusion"},
     )
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -89,9 +90,13 @@ class AutoencodedModel(ABC):
         """The sampler of latents."""
         return model.sampler
 
-    def prior(self, model: LatentDiffusion, count: int, generators: Generators) -> Tensor:
+    def sample(
+        self, model: LatentDiffusion, count: int, conditions: Mapping[str, Any], generators: Generators
+    ) -> Tensor:
         """See ``ModelSizes``."""
-        return model.sample_prior(count, self.image_shape[1:], generators)
+        noise = model.sample_prior(count, self.image_shape[1:], generators)
+        images: Tensor = model(noise, conditional_inputs=conditions, generator=generators)
+        return images
 
 
 @dataclass(frozen=True)

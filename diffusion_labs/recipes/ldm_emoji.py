@@ -86,6 +86,7 @@ def ldm_emoji(
             ),
         ],
         described(sizes),
+        {"": "diffusion"},
     )
 
 

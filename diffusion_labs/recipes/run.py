@@ -37,7 +37,7 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
         _check_same(read_run(run_dir), told, run_dir)
     stages = find_recipe(name)(**arguments)
     versions = {package: version(package) for package in ("diffusion-labs", "torch")}
-    model = {"stage": stages.stages[-1].name, "model": dict(stages.description)}
+    model = {"parts": dict(stages.parts), "model": dict(stages.description)}
     write_json(run_dir / RUN_FILE, {**told, **model, "versions": versions})
     return stages
 
@@ -51,12 +51,17 @@ def has_checkpoint(run_dir: Path) -> bool:
 def load_run(run_dir: Path, device: str = "cpu") -> tuple[Any, Any]:
     """The trained model of a run, with averaged weights and in eval mode, and its sizes, mostly a ``ModelSizes``.
 
+    A model of several parts, as DALL-E 2, has those of the stage that trained each.
+
     Raises:
         CheckpointError: if the folder is not that of a run, or has no whole checkpoint.
         ValueError: if there is no such device.
     """
     described = read_run(run_dir)
-    weights = trained_weights(run_dir / described.get("stage", ""))
+    weights: dict[str, Any] = {}
+    for part, stage in described.get("parts", {"": described.get("stage", "")}).items():
+        prefix = part and f"{part}."
+        weights |= {prefix + name: value for name, value in trained_weights(run_dir / stage).items()}
     try:
         sizes = sizes_of(described["model"])
     except ValueError as error:

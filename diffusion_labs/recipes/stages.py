@@ -1,7 +1,7 @@
 """Recipes of several stages, of which each begins with what the one before has made."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Stages:
     """What a recipe of several stages returns.
 
     Attributes:
-        stages: in their order; the last one trains the model.
+        stages: in their order.
         description: plain data from which the model can be built again, written to the run's folder.
+        parts: the stages that train the model: by the names of its modules, or all of it, "", by one stage.
     """
 
     stages: Sequence[Stage]
-    description: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any]
+    parts: Mapping[str, str]
 
     def carry_out(self, run_dir: Path, options: TrainOptions) -> None:
         """Carry out all stages, or go on where they were stopped."""
@@ -47,12 +49,12 @@ class Stages:
         names = [stage.name for stage in self.stages]
         if name not in names:
             raise ValueError(f"this recipe has no stage '{name}'; it has {names}")
-        return Stages(self.stages[: names.index(name) + 1], self.description)
+        return replace(self, stages=self.stages[: names.index(name) + 1])
 
 
 def single(experiment: Experiment) -> Stages:
     """A recipe of one stage, whose folder is the run's own."""
-    return Stages([training_stage("", lambda run_dir: experiment)], experiment.description)
+    return Stages([training_stage("", lambda run_dir: experiment)], experiment.description, {"": ""})
 
 
 def training_stage(name: str, build: Callable[[Path], Experiment]) -> Stage:

@@ -8,6 +8,7 @@ from diffusion_labs.models.dalle2.interpolation import slerp, text_difference
 from diffusion_labs.models.dalle2.prior import DiffusionPrior, unchanged, unit_norm
 from diffusion_labs.models.dalle2.prior_preset import dalle2_prior
 from diffusion_labs.models.dalle2.prior_protocol import Prior
+from diffusion_labs.models.dalle2.scaled_embedding import ScaledEmbedding
 from diffusion_labs.models.dalle2.unet_sizes import DALLE2_UNETS
 from diffusion_labs.models.dalle2.upsamplers import dalle2_upsampler_256, dalle2_upsampler_1024
 
@@ -18,6 +19,7 @@ __all__ = [
     "EncodeEmbeddings",
     "ImageEncoding",
     "Prior",
+    "ScaledEmbedding",
     "dalle2_decoder",
     "dalle2_prior",
     "dalle2_upsampler_256",

@@ -1,0 +1,117 @@
+"""The stage that trains the decoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffusion_labs.data import Batches, EncodedDataset, MapDataset
+from diffusion_labs.data.batches import collect
+from diffusion_labs.losses import DiffusionHybridLoss, SimpleLoss, VLBLoss
+from diffusion_labs.recipes.dalle2.clip import measured_scale, trained_clip
+from diffusion_labs.recipes.dalle2.previews import draw_decoded
+from diffusion_labs.recipes.dalle2.sizes import DecoderModel
+from diffusion_labs.recipes.latent_diffusion import Images
+from diffusion_labs.recipes.stages import Stage, training_stage
+from diffusion_labs.training import Experiment, Objective, WarmupCosine, latest_checkpoint
+from diffusion_labs.transforms import (
+    ComputeTarget,
+    NormalizeImages,
+    RandomDiffusionSteps,
+    SuperResolutionTransform,
+)
+from diffusion_labs.transforms.transform import Batch, Transform
+
+SHOWN = 32  # images of the data that a preview decodes again
+
+
+class Joined:
+    """Two data sets of the same samples as one, with the fields of both."""
+
+    def __init__(self, first: MapDataset, second: MapDataset) -> None:
+        self.first = first
+        self.second = second
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.first[index], **self.second[index]}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        return {**collect(self.first, indices), **collect(self.second, indices)}
+
+
+class EncodeCaptions(Transform):
+    """Adds the states ``text`` of captions, and ``text_mask``, by a CLIP without gradients."""
+
+    clip: Any
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip = clip
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        """See the class."""
+        _, states, mask = self.clip.encode_text(batch["caption"])
+        return {**batch, "text": states, "text_mask": mask}
+
+
+def decoder_stage(
+    dataset: Images,
+    sizes: DecoderModel,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    ema_decay: float,
+    seed: int,
+) -> Stage:
+    """The decoder, from stored embeddings and captions to small images; in the folder ``decoder``.
+
+    The loss is the hybrid one. The scale of the embeddings is measured as for the prior, and kept likewise.
+
+    Args:
+        dataset: of images with captions.
+        sizes: of the model.
+        steps: updates.
+        batch_size: images per update.
+        learning_rate: the highest learning rate.
+        ema_decay: of the averaged weights.
+        seed: of weights, noise and the order of the data.
+    """
+    shrink = SuperResolutionTransform(sizes.decoder_size, image_field="x")
+
+    def build(run_dir: Path) -> Experiment:
+        torch.manual_seed(seed)
+        decoder = sizes.build_decoder()
+        stored = EncodedDataset(run_dir / "embeddings")
+        if latest_checkpoint(run_dir / "decoder" / "checkpoints") is None:
+            scaled: Any = decoder.model.model
+            scaled.scale.load_state_dict(measured_scale(stored).state_dict())
+        transform = nn.Sequential(
+            NormalizeImages(),
+            shrink,
+            EncodeCaptions(trained_clip(sizes, run_dir)),
+            RandomDiffusionSteps(decoder.schedule),
+            ComputeTarget(decoder.predictor),
+        )
+        loss = DiffusionHybridLoss(SimpleLoss(), VLBLoss(decoder.schedule))
+        objective = Objective(transform, decoder, loss, conditions=["image_embedding", "text", "text_mask"])
+        joined = Joined(dataset, stored)
+        first = shrink(NormalizeImages()(collect(joined, range(min(SHOWN, len(joined))))))
+        return Experiment(
+            objective=objective,
+            model=decoder,
+            batches=Batches(joined, batch_size, seed),
+            optimizer=torch.optim.AdamW(decoder.parameters(), learning_rate, betas=(0.9, 0.99), fused=True),
+            steps=steps,
+            learning_rate=WarmupCosine(steps, warmup=steps // 50),
+            ema_decay=ema_decay,
+            preview=lambda model, path: draw_decoded(model, first["x"], first["image_embedding"], path),
+        )
+
+    return training_stage("decoder", build)

@@ -1,0 +1,43 @@
+"""The upsampler of DALL-E 2 on images in tars."""
+
+from pathlib import Path
+
+from diffusion_labs.data import TarImages
+from diffusion_labs.recipes.dalle2 import Updates, UpsamplerModel, dalle2_stages, part_of
+from diffusion_labs.recipes.dalle2_emoji import emoji_sizes
+from diffusion_labs.recipes.stages import Stages
+
+
+def dalle2_emoji_upsampler(
+    data_dir: Path,
+    steps: int = 1500,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    size: int = 64,
+    decoder_size: int = 32,
+    count: int | None = None,
+    ema_decay: float = 0.998,
+    seed: int = 0,
+) -> Stages:
+    """The upsampler of DALL-E 2 on images in WebDataset tars alone.
+
+    Args:
+        data_dir: a tar, or a folder of tars; what is transparent is white.
+        steps: updates.
+        batch_size: images per update.
+        learning_rate: the highest learning rate.
+        size: height and width of the images.
+        decoder_size: height and width of the small images.
+        count: only the first images of the data; all if not given.
+        ema_decay: of the averaged weights.
+        seed: of weights, noise, crops and the order of the data.
+    """
+    dataset = TarImages(data_dir, size, count=count)
+    return dalle2_stages(
+        dataset,
+        part_of(emoji_sizes(dataset, decoder_size), UpsamplerModel),
+        upsampler=Updates(steps, batch_size),
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        seed=seed,
+    )

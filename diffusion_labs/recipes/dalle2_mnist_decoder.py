@@ -1,0 +1,43 @@
+"""The decoder of DALL-E 2 on MNIST with captions."""
+
+from pathlib import Path
+
+from diffusion_labs.recipes.dalle2 import DecoderModel, Updates, dalle2_stages, part_of
+from diffusion_labs.recipes.dalle2_mnist import mnist_sizes
+from diffusion_labs.recipes.mnist_captions import captioned_mnist
+from diffusion_labs.recipes.stages import Stages
+
+
+def dalle2_mnist_decoder(
+    data_dir: Path | None = None,
+    clip_steps: int = 800,
+    steps: int = 2000,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    size: int = 32,
+    ema_decay: float = 0.998,
+    seed: int = 0,
+) -> Stages:
+    """The decoder of DALL-E 2 on MNIST with captions: CLIP, the embeddings on disk, images of half the size from them.
+
+    Args:
+        data_dir: folder of the four IDX files; MNIST is downloaded if none is given.
+        clip_steps: updates of CLIP.
+        steps: updates of the decoder.
+        batch_size: images per update of the decoder; twice as many for CLIP.
+        learning_rate: the highest learning rate.
+        size: images are centred on a square of this many pixels, or shrunk to it.
+        ema_decay: of the averaged weights of the decoder.
+        seed: of weights, noise and the order of the data.
+    """
+    dataset = captioned_mnist(data_dir, size)
+    return dalle2_stages(
+        dataset,
+        part_of(mnist_sizes(dataset), DecoderModel),
+        clip=Updates(clip_steps, 2 * batch_size),
+        decoder=Updates(steps, batch_size),
+        group_field="class",
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        seed=seed,
+    )
