@@ -78,7 +78,7 @@ def attention(
         k: keys.
         v: values.
         mask: which keys may be attended to, by all queries ``[b, m]`` or by each ``[b, n, m]``; all of them by
-            default. Each query needs at least one.
+            default. A query without any attends to nothing: its result is 0.
     """
     if mask is not None:
         mask = mask.reshape(len(mask), 1, -1, mask.shape[-1])
