@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -136,6 +137,13 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "tcd_consistency": lambda *args, **options: dl.TCDSampler(*args, gamma=1.0, **options),
 }
 
+# Further orders and settings of a solver that is here anyway; `make test-slow` has them too.
+MORE_SETTINGS = (
+    *("adams_2", "unipc_1", "unipc_2", "deis_2", "lms_2", "sa_solver_half", "ddpm_large"),
+    *("euler", "euler_ancestral", "dpm2", "ddim_stochastic"),  # settings of DDIM and DPM2 ancestral
+)
+SOLVERS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_SETTINGS else []) for name in SAMPLERS]
+
 
 class ConsistencyFunction(dl.IdealDenoiser):
     """The end of the probability flow from x_t, for one Gaussian: ``f = mean + std (x_t - alpha mean) / sqrt(v_t)``."""
@@ -262,7 +270,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
             in_channels=1,
             size=8,
             dim=8,
-            depth=2,
+            depth=1,
             num_heads=2,
             learned_variance=True,
             classes={"class": NUM_CLASSES},
@@ -276,7 +284,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
             size=8,
             in_channels=1,
             dim=12,
-            depth=2,
+            depth=1,
             num_heads=3,
             tokens={"text": 6},
             classes={"class": NUM_CLASSES},

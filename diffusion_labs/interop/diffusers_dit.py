@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from diffusion_labs.interop.diffusers_models import ModelConfig, find_model, read_config, write_model
+from diffusion_labs.interop.diffusers_models import ModelConfig, check_class, find_model, read_config, write_model
 from diffusion_labs.interop.dit_rules import diffusers_dit_rules, embeddings_agree, refuse_settings
 from diffusion_labs.interop.key_rules import load_foreign
 from diffusion_labs.interop.weight_files import read_diffusers_weights
@@ -82,8 +82,7 @@ def from_diffusers_dit_config(
     Raises:
         ValueError: naming the key that is unknown or cannot be represented.
     """
-    if given.get("_class_name") != NAME:
-        raise ValueError(f"_class_name={given.get('_class_name')!r} is not known here; it must be {NAME!r}")
+    check_class(given, NAME)
     config = ModelConfig(given, SIZES, NEUTRAL, UNREAD)
     config.number("num_layers", "in_channels", "sample_size", "patch_size", "num_embeds_ada_norm")
     in_channels, out_channels = config["in_channels"], config["out_channels"] or config["in_channels"]

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from diffusion_labs.interop.diffusers_models import ModelConfig, find_model, read_config, refuse_others, write_model
+from diffusion_labs.interop.diffusers_models import ModelConfig, check_class, load_model, refuse_others, write_model
 from diffusion_labs.interop.dit_rules import BATCHED
-from diffusion_labs.interop.key_rules import UNCHANGED, KeyRule, KeyRules, TensorChange, load_foreign, nested
-from diffusion_labs.interop.weight_files import read_diffusers_weights
+from diffusion_labs.interop.key_rules import UNCHANGED, KeyRule, KeyRules, TensorChange, nested
 from diffusion_labs.models.transformer import MMDiT, mmdit
 
 NAME = "SD3Transformer2DModel"
@@ -108,11 +107,7 @@ def load_diffusers_mmdit(folder: str | Path, *, variant: str | None = None) -> M
         >>> schedule = RectifiedFlowSchedule(terminal=1000.0)
         >>> sampler = EulerSampler(network, schedule, FlowPredictor(schedule))
     """
-    folder = find_model(folder, ["transformer"])
-    tensors = read_diffusers_weights(folder, variant)
-    model = from_diffusers_mmdit_config(read_config(folder))
-    load_foreign(model, tensors, mmdit_rules(model))
-    return model
+    return load_model(folder, "transformer", variant, from_diffusers_mmdit_config, mmdit_rules)
 
 
 def from_diffusers_mmdit_config(given: Mapping[str, Any]) -> MMDiT:
@@ -121,8 +116,7 @@ def from_diffusers_mmdit_config(given: Mapping[str, Any]) -> MMDiT:
     Raises:
         ValueError: naming the key that is unknown or cannot be represented.
     """
-    if given.get("_class_name") != NAME:
-        raise ValueError(f"_class_name={given.get('_class_name')!r} is not known here; it must be {NAME!r}")
+    check_class(given, NAME)
     config = ModelConfig(given, SIZES, {})
     config.number(*(key for key in SIZES if key not in ("out_channels", "dual_attention_layers", "qk_norm")))
     dim, patch_size, most = (

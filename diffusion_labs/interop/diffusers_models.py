@@ -1,17 +1,20 @@
 """What the models of diffusers have in common on disk: a ``config.json`` of checked keys beside the weights."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffusion_labs.interop.weight_files import STEM
+from diffusion_labs.interop.key_rules import KeyRules, load_foreign
+from diffusion_labs.interop.weight_files import STEM, read_diffusers_weights
 
 FILE = "config.json"
 NOTES = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "sample_size"})
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ModelConfig:
@@ -72,6 +75,12 @@ class ModelConfig:
                 raise self.refused(key, "cannot be represented; it must be one number")
 
 
+def check_class(given: Mapping[str, Any], name: str) -> None:
+    """Raise a ``ValueError`` unless a configuration is that of the one class."""
+    if given.get("_class_name") != name:
+        raise ValueError(f"_class_name={given.get('_class_name')!r} is not known here; it must be {name!r}")
+
+
 def refuse_others(actual: Mapping[str, Any], expected: Mapping[str, Any], whose: str) -> None:
     """Raise a ``ValueError`` where settings of a network that no weight shows are others than theirs."""
     wrong = {key: value for key, value in actual.items() if value != expected[key]}
@@ -99,6 +108,33 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The configuration in a folder."""
     config: dict[str, Any] = json.loads((folder / FILE).read_text())
     return config
+
+
+def load_model(
+    folder: str | Path,
+    place: str,
+    variant: str | None,
+    build: Callable[[Mapping[str, Any]], Network],
+    rules: Callable[[Network], KeyRules],
+) -> Network:
+    """The network that a configuration describes, with the weights that lie beside it.
+
+    Args:
+        folder: has both, itself or in ``place``.
+        place: where a pipeline has such a network.
+        variant: see ``read_diffusers_weights``.
+        build: from the configuration to the network.
+        rules: between the keys of diffusers and those of the network.
+
+    Raises:
+        FileNotFoundError: without such files.
+        ValueError: that of ``build``; or listing the weights that do not fit.
+    """
+    folder = find_model(folder, [place])
+    tensors = read_diffusers_weights(folder, variant)
+    model = build(read_config(folder))
+    load_foreign(model, tensors, rules(model))
+    return model
 
 
 def write_model(

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_labs.interop.diffusers_models import ModelConfig, find_model, read_config, refuse_others, write_model
-from diffusion_labs.interop.key_rules import KeyRule, KeyRules, load_foreign, nested
-from diffusion_labs.interop.weight_files import read_diffusers_weights
+from diffusion_labs.interop.diffusers_models import ModelConfig, check_class, load_model, refuse_others, write_model
+from diffusion_labs.interop.key_rules import KeyRule, KeyRules, nested
 from diffusion_labs.models.transformer import PixArt, pixart
 
 NAME = "PixArtTransformer2DModel"
@@ -88,11 +87,7 @@ def load_diffusers_pixart(folder: str | Path, *, variant: str | None = None) -> 
         FileNotFoundError: without such files.
         ValueError: naming the key that is unknown or cannot be represented; or listing the weights that do not fit.
     """
-    folder = find_model(folder, ["transformer"])
-    tensors = read_diffusers_weights(folder, variant)
-    model = from_diffusers_pixart_config(read_config(folder))
-    load_foreign(model, tensors, pixart_rules(model))
-    return model
+    return load_model(folder, "transformer", variant, from_diffusers_pixart_config, pixart_rules)
 
 
 def from_diffusers_pixart_config(given: Mapping[str, Any]) -> PixArt:
@@ -101,8 +96,7 @@ def from_diffusers_pixart_config(given: Mapping[str, Any]) -> PixArt:
     Raises:
         ValueError: naming the key that is unknown or cannot be represented.
     """
-    if given.get("_class_name") != NAME:
-        raise ValueError(f"_class_name={given.get('_class_name')!r} is not known here; it must be {NAME!r}")
+    check_class(given, NAME)
     config = ModelConfig(given, SIZES, NEUTRAL, UNREAD)
     config.number("num_layers", "in_channels", "sample_size", "patch_size", "caption_channels")
     in_channels, out_channels = config["in_channels"], config["out_channels"] or config["in_channels"]

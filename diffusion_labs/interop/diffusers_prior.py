@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.interop.diffusers_models import ModelConfig, find_model, read_config, write_model
+from diffusion_labs.interop.diffusers_models import ModelConfig, check_class, find_model, read_config, write_model
 from diffusion_labs.interop.dit_rules import BATCHED
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign, nested
 from diffusion_labs.interop.weight_files import read_diffusers_weights
@@ -110,8 +110,7 @@ def from_diffusers_prior_config(given: Mapping[str, Any]) -> PriorTransformer:
     Raises:
         ValueError: naming the key that is unknown or cannot be represented.
     """
-    if given.get("_class_name") != NAME:
-        raise ValueError(f"_class_name={given.get('_class_name')!r} is not known here; it must be {NAME!r}")
+    check_class(given, NAME)
     config = ModelConfig(given, SIZES, NEUTRAL)
     embed_dim = config["embedding_dim"]
     if config["clip_embed_dim"] not in (None, embed_dim):

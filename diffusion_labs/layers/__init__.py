@@ -3,6 +3,7 @@
 from diffusion_labs.layers.attention import (
     SplitHeads,
     attention,
+    merge_attended,
     merge_heads,
     split_heads_interleaved,
     split_heads_stacked,
@@ -22,23 +23,20 @@ from diffusion_labs.layers.conditions import tokens_of, vector_of
 from diffusion_labs.layers.convolution import Conv, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 from diffusion_labs.layers.joint_transformer import AttendedStream, DualStream, JointTransformerBlock, Stream
-from diffusion_labs.layers.modulated_transformer import (
-    FeedForward,
-    ModulatedCrossAttentionBlock,
-    ModulatedTransformerBlock,
-    SelfAttention,
-    gelu_tanh,
-)
+from diffusion_labs.layers.modulated_transformer import ModulatedCrossAttentionBlock, ModulatedTransformerBlock
 from diffusion_labs.layers.modulation import TableModulation, modulate, modulation
 from diffusion_labs.layers.normalisation import GroupNorm, RMSNorm
 from diffusion_labs.layers.positions import CroppedPositions, RotaryPositions, StretchedPositions, sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
 from diffusion_labs.layers.transformer import (
     EncoderBlock,
+    FeedForward,
     GatedFeedForward,
     MultiHeadAttention,
+    SelfAttention,
     SkipEncoderBlock,
     TransformerBlock,
+    gelu_tanh,
 )
 
 __all__ = [
@@ -81,6 +79,7 @@ __all__ = [
     "concatenate",
     "conv",
     "gelu_tanh",
+    "merge_attended",
     "merge_heads",
     "modulate",
     "modulation",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -50,6 +51,20 @@ def merge_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:
     return x.transpose(1, 2).flatten(2)
 
 
+def merge_attended(
+    h: Float[Tensor, "b h n d"], v: Float[Tensor, "b h m d"], identity: Bool[Tensor, " b"] | None = None
+) -> Float[Tensor, "b n c"]:
+    """What the heads attended to, joined; their own values where the attention map is to be the identity.
+
+    Args:
+        h: of ``attention``.
+        v: the values of the tokens themselves, as many as there are queries where ``identity`` is given.
+        identity: for which samples each token sees itself alone (perturbed-attention guidance, arXiv 2403.17377);
+            for none by default.
+    """
+    return merge_heads(h if identity is None else torch.where(identity[:, None, None, None], v, h))
+
+
 def attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b h m d"],
@@ -63,7 +78,7 @@ def attention(
         k: keys.
         v: values.
         mask: which keys may be attended to, by all queries ``[b, m]`` or by each ``[b, n, m]``; all of them by
-            default. Each query needs at least one.
+            default. A query without any attends to nothing: its result is 0.
     """
     if mask is not None:
         mask = mask.reshape(len(mask), 1, -1, mask.shape[-1])

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diffusion_labs.layers.attention import attention, merge_heads
-from diffusion_labs.layers.modulated_transformer import FeedForward, HeadProjection, Heads, SelfAttention
 from diffusion_labs.layers.modulation import modulate, modulation
+from diffusion_labs.layers.transformer import FeedForward, HeadProjection, Heads, SelfAttention
 
 
 class AttendedStream(nn.Module):

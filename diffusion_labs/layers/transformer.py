@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from diffusion_labs.layers.attention import attention, merge_heads, split_heads_stacked
+from diffusion_labs.layers.attention import attention, merge_attended, split_heads_stacked
+
+Heads = tuple[Tensor, Tensor, Tensor]
 
 
 class MultiHeadAttention(nn.Module):
@@ -68,10 +70,102 @@ class MultiHeadAttention(nn.Module):
             split_heads_stacked(part, self.num_heads, 1)[0]
             for part in (self.query(x), self.key(context), self.value(context))
         )
-        h = attention(q, k, v, mask)
-        if identity is not None:
-            h = torch.where(identity[:, None, None, None], v, h)
-        return self.out(merge_heads(h))
+        return self.out(merge_attended(attention(q, k, v, mask), v, identity))
+
+
+class HeadProjection(nn.Module):
+    """One projection from tokens to q, k and v of each head, with or without a norm of q and k.
+
+    Norms of q and k bound what the softmax sees; ``RMSNorm`` is that of Stable Diffusion 3 (arXiv
+    2403.03206, section "Finetuning on High Resolutions").
+
+    Args:
+        dim: width of x.
+        num_heads: the number of heads, each of width ``dim / num_heads``.
+        bias: of the projection.
+        qk_norm: makes the norms of q and of k from the width of a head; none by default. ``RotaryPositions`` go there.
+
+    Raises:
+        ValueError: if the heads do not divide the width.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, bias: bool = True, qk_norm: Callable[[int], nn.Module] = nn.Identity
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads != 0:
+            raise ValueError(f"num_heads ({num_heads}) must divide dim ({dim}); change one of them")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
+        self.norm_q = qk_norm(dim // num_heads)
+        self.norm_k = qk_norm(dim // num_heads)
+
+    def heads(self, x: Float[Tensor, "b n c"]) -> Heads:
+        """q, k and v, each ``[b, num_heads, n, d]``."""
+        q, k, v = split_heads_stacked(self.qkv(x), self.num_heads, 3)
+        return self.norm_q(q), self.norm_k(k), v
+
+
+class SelfAttention(HeadProjection):
+    """``out(softmax(q k^T / sqrt(d)) v)``, in heads of width d, with one projection to ``[q, k, v]``.
+
+    Attention Is All You Need, arXiv 1706.03762, section 3.2.2, as vision Transformers have it.
+
+    Args:
+        dim: width of x and of the output.
+        num_heads: see ``HeadProjection``.
+        bias: see ``HeadProjection``.
+        qk_norm: see ``HeadProjection``.
+
+    Raises:
+        ValueError: if the heads do not divide the width.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, bias: bool = True, qk_norm: Callable[[int], nn.Module] = nn.Identity
+    ) -> None:
+        super().__init__(dim, num_heads, bias=bias, qk_norm=qk_norm)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n c"],
+        identity: Bool[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, "b *q m"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
+        """Attend.
+
+        Args:
+            x: the tokens.
+            identity: for which samples the attention map is the identity: ``out(v)``.
+            mask: which tokens may be attended to; see ``attention``.
+        """
+        q, k, v = self.heads(x)
+        return self.out(merge_attended(attention(q, k, v, mask), v, identity))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The approximation of GELU by tanh (arXiv 1606.08415, section 2)."""
+    return F.gelu(x, approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """``linear_out(activation(linear_in(x)))``.
+
+    Args:
+        dim: width of input and output.
+        mult: the width between, in units of ``dim``.
+        activation: between the two layers.
+    """
+
+    def __init__(self, dim: int, *, mult: int = 4, activation: Callable[[Tensor], Tensor] = gelu_tanh) -> None:
+        super().__init__()
+        self.activation = activation
+        self.linear_in = nn.Linear(dim, mult * dim)
+        self.linear_out = nn.Linear(mult * dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        return self.linear_out(self.activation(self.linear_in(x)))
 
 
 class GatedFeedForward(nn.Module):

@@ -35,6 +35,9 @@ class ContrastiveObjective(BaseObjective):
         caption_field: captions to read, a list of texts or their tokens ``[b, n]``; tokens under ``torch.compile``.
         group_field: of pairs with the same value here every image belongs to every text, for example the class; of
             those with the same caption if ``None``.
+
+    Raises:
+        ValueError: if all of ``clip`` is frozen, so that there is nothing to train.
     """
 
     clip: Any  # a CLIP: the type is not imported, as training knows no concrete component
@@ -49,6 +52,11 @@ class ContrastiveObjective(BaseObjective):
         group_field: str | None = None,
     ) -> None:
         super().__init__()
+        if not any(parameter.requires_grad for parameter in clip.parameters()):
+            raise ValueError(
+                "all parameters of clip are frozen, so the loss has no gradient; build it with frozen=False, or call "
+                "requires_grad_() of what is to be trained"
+            )
         self.clip = clip
         self.transform = nn.Identity() if transform is None else transform
         self.image_field = image_field

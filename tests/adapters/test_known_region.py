@@ -7,7 +7,7 @@ import torch
 
 import diffusion_labs as dl
 from tests.adapters.gaussian import CorrelatedGaussian, conditional, moments
-from tests.catalogue import SAMPLERS, SCHEDULES, TinyNetwork
+from tests.catalogue import SAMPLERS, SCHEDULES, SOLVERS, TinyNetwork
 
 MASK = torch.tensor([0.0, 0.0, 1.0, 1.0]).double().reshape(1, 1, 4, 1)
 IMAGE = torch.tensor([0.9, 1.0, 7.0, 7.0]).double().reshape(1, 1, 4, 1)  # where it is painted it is not used
@@ -17,7 +17,7 @@ def known(count: int) -> dict[str, torch.Tensor]:
     return {"mask": MASK.expand(count, -1, -1, -1), "masked_image": IMAGE.expand(count, -1, -1, -1)}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SOLVERS)
 @pytest.mark.parametrize("schedule_name", ["zero_terminal_snr", "variance_exploding"])
 def test_every_sampler_ends_with_the_known_pixels(sampler: str, schedule_name: str) -> None:
     schedule = SCHEDULES[schedule_name]()

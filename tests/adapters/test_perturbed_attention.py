@@ -90,15 +90,23 @@ def test_it_stacks_with_classifier_free_guidance_in_both_orders() -> None:
         torch.testing.assert_close(model.eval()(X, T, GIVEN).prediction, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_guidance_compiles_as_one_graph() -> None:
+    """Perturbed attention, a weight of its own for the condition, and negatives together."""
+    assert_compiles(catalogue.TinyNetwork(), GIVEN | {"negative_class": torch.tensor([2, 2, 0])})
+
+
+@pytest.mark.slow
 def test_guidance_of_the_network_compiles_as_one_graph() -> None:
-    """Perturbed attention, weights of several conditions and negatives together."""
-    network = unet(tokens={"text": 6}, channel_mult=(1,), attention_levels=())
-    dropout = {"class": 0.1, "text": 0.1}
-    model = dl.CFGuidance(
-        dl.PerturbedAttentionGuidance(network, guidance_scale=2.0), dropout, guidance_scale=dict.fromkeys(dropout, 2.0)
-    ).eval()
+    """The same with several conditions, of which the texts have different lengths, on the U-Net."""
     given = GIVEN | {"negative_class": torch.tensor([2, 2, 0])}
     given |= {"text": torch.randn(3, 4, 6), "negative_text": torch.randn(3, 2, 6)}
+    assert_compiles(unet(tokens={"text": 6}, channel_mult=(1,), attention_levels=()), given)
+
+
+def assert_compiles(network: nn.Module, given: dict[str, Tensor]) -> None:
+    conditions = [name for name in given if not name.startswith("negative")]
+    guided = dl.PerturbedAttentionGuidance(network, guidance_scale=2.0)
+    model = dl.CFGuidance(guided, dict.fromkeys(conditions, 0.1), guidance_scale=dict.fromkeys(conditions, 2.0)).eval()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(X, T, given), model(X, T, given), rtol=1e-4, atol=1e-5)
 

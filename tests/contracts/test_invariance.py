@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import diffusion_labs as dl
-from tests.catalogue import PREDICTORS, SAMPLERS, SCHEDULES
+from tests.catalogue import PREDICTORS, SAMPLERS, SCHEDULES, SOLVERS
 
 MEANS = torch.tensor([[-1.0, 0.3], [0.4, 0.9], [0.8, -0.7]])
 NOISY, CLEAN = -6.0, 5.0  # log-SNR that every schedule below reaches
@@ -57,7 +57,7 @@ def path(sampler: str, schedule: str, predictor: str, dtype: torch.dtype) -> Ten
     return points / torch.cat([scale[1:], torch.ones(1)])[:, None, None]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SOLVERS)
 def test_every_parameterisation_gives_the_same_path(sampler: str) -> None:
     """In float32, to 1e-5 of a path of size one."""
     expected = path(sampler, "cosine", "v", torch.float32)
@@ -66,7 +66,7 @@ def test_every_parameterisation_gives_the_same_path(sampler: str) -> None:
         assert difference < 1e-5, (predictor, difference)
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in OF_ONE_SCHEDULE])
+@pytest.mark.parametrize("sampler", [case for case in SOLVERS if case.values[0] not in OF_ONE_SCHEDULE])
 def test_every_schedule_gives_the_same_path(sampler: str) -> None:
     """On grids with the same signal-to-noise ratios, whatever the scale of x."""
     expected = path(sampler, SCALES[0], "v", torch.float32)

@@ -133,16 +133,18 @@ def assert_same(left: list[Tensor], right: list[Tensor], **tolerance: float) -> 
         torch.testing.assert_close(a, b, **tolerance)
 
 
-# What is compiled anyway, here with other settings or by a test of its own, and tables of a schedule; `make test-slow`
-# has them too.
+# What is compiled anyway, with other settings, in a whole or by a test of its own; tables and shifts of a schedule; and
+# samplers, of which only DDPM has another train mode than the base class. `make test-slow` has them too.
 MORE_GRAPHS = (
     *("network-adm_unet", "network-ldm_unet", "objective-vq"),
     *("autoencoder-kl_without_quant_conv", "network-adm_unet_learned_variance", "adapter-train-cfguidance_projected"),
-    *("loss-vlb_importance", "loss-weighted_importance", "system-diffusion_prior"),
+    *("autoencoder-kl", "autoencoder-vq", "loss-vlb_importance", "loss-weighted_importance"),
+    *(f"system-{name}" for name in ("diffusion_prior", "conditioner", "byte_text_encoder", "transformers_clip")),
+    *("system-sentence_encoder", "system-concat_text_encoder"),
     *(f"schedule-{name}" for name in ("linear", "scaled_linear", "quadratic", "sigmoid", "short", "cosine_flow")),
-    *("density-mode_of_the_ends", "density-loss_second_moment_of_normal"),
-    *(f"sampler-{name}" for name in ("ddpm_large", "lms_2", "adams_2", "unipc_1", "unipc_2", "deis_2")),
-    *(f"sampler-{name}" for name in ("ddim_stochastic", "sa_solver_half", "sa_solver_ode", "euler", "dpm2")),
+    *(f"schedule-{name}" for name in ("shifted_flow", "flow_to_1000", "shifted_cosine", "cauchy")),
+    *(f"density-{name}" for name in ("mode_of_the_ends", "loss_second_moment_of_normal", "edm", "logit_normal")),
+    *(f"sampler-{name}" for name in SAMPLERS if name not in ("ddpm", "ddim")),
 )
 GRAPHS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_GRAPHS else []) for name in COMPONENTS]
 

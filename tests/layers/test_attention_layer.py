@@ -44,3 +44,19 @@ def test_masked_keys_are_as_good_as_absent() -> None:
     for i in range(BATCH):
         alone = attention(q[i : i + 1], k[i : i + 1, :, mask[i]], v[i : i + 1, :, mask[i]])
         torch.testing.assert_close(result[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_query_without_keys_attends_to_nothing(each: bool) -> None:
+    """Zeros, and gradients that are zero and not NaN; the other queries are as before."""
+    q, k, v = (torch.randn(BATCH, HEADS, LENGTH, WIDTH, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    mask = torch.ones(BATCH, LENGTH, LENGTH, dtype=torch.bool) if each else torch.ones(BATCH, LENGTH, dtype=torch.bool)
+    mask[1, 2 if each else slice(None)] = False
+    result = attention(q, k, v, mask)
+    nothing = ~mask.reshape(BATCH, -1, LENGTH).any(2).expand(BATCH, LENGTH)
+    rows = result.transpose(1, 2)
+    assert torch.equal(rows[nothing], torch.zeros_like(rows[nothing]))
+    torch.testing.assert_close(rows[~nothing], attention(q, k, v).transpose(1, 2)[~nothing])
+    result.square().sum().backward()
+    assert (q.grad.transpose(1, 2)[nothing] == 0).all()
+    assert all(value.grad.isfinite().all() for value in (k, v))

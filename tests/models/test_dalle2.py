@@ -94,6 +94,15 @@ def test_an_image_comes_back_the_better_the_more_steps_there_are() -> None:
     assert errors[2] > 35
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_oblong_image_is_the_square_in_its_centre(wide: bool) -> None:
+    """Not squashed, and the embedding and the noise are of the same pixels."""
+    model, square = dalle2(), fixed(2, 1, 8, 8, seed=4).clamp(-1, 1)
+    oblong = F.pad(square, (2, 3, 0, 0) if wide else (0, 0, 2, 3), value=0.9)
+    expected, actual = (model.encode(x, steps=5) for x in (square, oblong))
+    assert all(torch.equal(*pair) for pair in zip(expected, actual, strict=True))
+
+
 def test_the_noise_of_an_image_is_standard_normal_and_not_guided() -> None:
     """Images of the decoder's own distribution, of which the probability flow is an affine map to N(0, 1)."""
     model = dalle2(guidance_scale=5.0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import diffusion_labs as dl
+from tests import catalogue
 from tests.catalogue import SAMPLERS
 
 NOISY, CLEAN = -3.0, 4.0  # log-SNR at the ends of the path
@@ -111,8 +112,7 @@ def order(name: str, exact: int) -> tuple[float, list[float]]:
     return torch.tensor(errors).log2().diff().neg()[-1].item(), errors
 
 
-MORE_SETTINGS = ("euler", "dpm2", "adams_2", "unipc_1", "deis_2", "lms_2")  # of a solver that is here anyway
-SOLVERS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_SETTINGS else []) for name in ORDERS]
+SOLVERS = [case for case in catalogue.SOLVERS if case.values[0] in ORDERS]
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -8,10 +8,10 @@ import torch
 import diffusion_labs as dl
 from diffusion_labs.samplers.exponential import lagrange, moment
 from tests.catalogue import SAMPLERS, SCHEDULES, TinyNetwork
-from tests.samplers.test_order import ORDERS
+from tests.samplers.test_order import SOLVERS
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_from_pure_noise_the_error_still_falls(name: str) -> None:
     """Gaussian data: the probability flow is x_s = m_s + (x_t - m_t) sqrt(v_s / v_t), in closed form."""
     mean, std = 0.5, 0.3

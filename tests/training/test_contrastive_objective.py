@@ -114,6 +114,15 @@ def test_what_has_no_loss_is_named() -> None:
         dl.ContrastiveObjective(clip, group_field="word")({**data, "word": data["caption"]})
 
 
+def test_a_frozen_clip_is_refused_and_a_part_of_it_is_not() -> None:
+    clip = tiny_clip(frozen=True)
+    with pytest.raises(ValueError, match=r"all parameters of clip are frozen.*frozen=False"):
+        dl.ContrastiveObjective(clip)
+    clip.model.text_projection.requires_grad_()
+    dl.ContrastiveObjective(clip)(batch()).backward()
+    assert clip.model.text_projection.weight.grad.any()
+
+
 def test_the_loop_trains_it(tmp_path: Path) -> None:
     """Twenty updates tell rows from columns better than before."""
     torch.manual_seed(0)
@@ -133,7 +142,8 @@ def test_the_loop_trains_it(tmp_path: Path) -> None:
         ema_decay=0.5,
     )
     state = dl.train(experiment, tmp_path, dl.TrainOptions(log_every=10, save_every=20))
-    after = dl.ContrastiveObjective(state.ema.model)(data)
+    objective.clip = state.ema.model
+    after = objective(data)
     assert after < before - 0.3
     assert '"accuracy"' in (tmp_path / "metrics.jsonl").read_text()
 

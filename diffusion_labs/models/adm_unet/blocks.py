@@ -14,7 +14,7 @@ from diffusion_labs.layers import (
     attention,
     call_block,
     conv,
-    merge_heads,
+    merge_attended,
     split_heads_interleaved,
     zero_init,
 )
@@ -176,10 +176,7 @@ class AttentionBlock(NumberedAttention):
         qkv = self.qkv(self.norm(x).flatten(2))
         q, k, v = self.split_heads(qkv.mT, self.num_heads, 3)
         h = attention(q, *self.add_context(k, v, context))
-        identity = self.identity(context)
-        if identity is not None:
-            h = torch.where(identity[:, None, None, None], v, h)
-        h = merge_heads(h)
+        h = merge_attended(h, v, self.identity(context))
         return x + self.proj_out(h.mT).view_as(x)
 
     def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -169,10 +169,14 @@ class DALLE2(nn.Module):
         steps there are.
 
         Args:
-            x: images in [-1, 1]; for the decoder they are resized to its size.
+            x: images in [-1, 1]. Of oblong ones it is the square in their centre, which is what CLIP sees; for the
+                decoder it is resized to its size.
             steps: calls of the decoder; as many as it makes itself if ``None``.
             refinements: see ``invert``.
         """
+        side = min(x.shape[2:])
+        top, left = ((length - side) // 2 for length in x.shape[2:])
+        x = x[:, :, top : top + side, left : left + side]
         embedding = self.clip.encode_image(x)
         size = (self.sizes[0],) * 2
         x = x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear", antialias=True)
