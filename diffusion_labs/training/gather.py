@@ -17,7 +17,7 @@ def gathered(value: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "n *d"]:
         return value
     from torch.distributed._functional_collectives import all_gather_single_autograd
 
-    rows: Tensor = all_gather_single_autograd(value.contiguous(), 0, torch.distributed.group.WORLD)
+    rows: Tensor = all_gather_single_autograd(value.contiguous(), 0, torch.distributed.group.WORLD)  # type: ignore[arg-type]
     return rows
 
 
