@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from diffusion_labs.training import latest_checkpoint, load_checkpoint
 
 SCRIPT = """
-import sys, torch
+import os, signal, sys, time, torch
 from pathlib import Path
 from torch import nn
 import diffusion_labs as dl
@@ -21,6 +23,7 @@ from diffusion_labs.data import Batches
 from diffusion_labs.training import Experiment, Stopped, TrainOptions, train
 from tests.catalogue import SCHEDULES, TinyNetwork
 folder, steps, poison = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "poison"
+kill = sys.argv[3] == "kill" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
 class Data:
     def __len__(self):
@@ -34,6 +37,10 @@ class Data:
 class Weighted(nn.Module):
     def forward(self, output, batch):
         error = (output.prediction - batch["target"]).square().flatten(1).mean(1)
+        if kill and len(list((folder / "checkpoints").glob("step-*"))) == 2:  # after the eighth update
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[3] == "slow":
+            time.sleep(0.2)
         return (error * batch["factor"].to(error.dtype)).mean()
 
 torch.manual_seed(7)
@@ -69,10 +76,15 @@ def start(count: int, *command: str) -> list[subprocess.Popen]:
 
 
 def carry_out(folder: Path, *numbers: tuple[int, int], poison: bool = False) -> dict:
-    """Train with a number of processes until a step, and so on; the losses and the last checkpoint."""
+    """Train with a number of processes until a step, then with another, and so on."""
     for count, steps in numbers:
         processes = start(count, "-c", SCRIPT, str(folder), str(steps), "poison" if poison else "")
         assert [process.wait(timeout=600) for process in processes] == [0] * count
+    return found_in(folder)
+
+
+def found_in(folder: Path) -> dict:
+    """The losses of a run, and its last checkpoint."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     state = load_checkpoint(latest_checkpoint(folder / "checkpoints"))
     return {
@@ -95,3 +107,36 @@ def test_the_number_of_processes_does_not_matter(alone, tmp_path: Path, numbers:
     found = carry_out(tmp_path, *numbers, poison=poison)
     assert (expected["skipped_updates"][-1] > 2) == poison
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def torchrun(folder: Path, word: str, *options: str) -> subprocess.Popen:
+    """Two processes of ten updates."""
+    script = folder.with_suffix(".py")
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    return subprocess.Popen([*command, str(script), str(folder), "10", word], env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False], indirect=True)
+def test_a_killed_process_is_started_again_and_the_run_ends_the_same(alone, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert torchrun(folder, "kill", "--max-restarts", "2").wait(timeout=600) == 0
+    torch.testing.assert_close(found_in(folder), alone[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False], indirect=True)
+def test_sigterm_to_torchrun_saves_and_the_run_goes_on(alone, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = torchrun(folder, "slow")
+    until = time.monotonic() + 300
+    while not (folder / "checkpoints" / "step-00000004").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=300)
+    saved = int(latest_checkpoint(folder / "checkpoints").name[-2:])
+    assert 4 < saved < 10
+    assert torchrun(folder, "").wait(timeout=600) == 0
+    torch.testing.assert_close(found_in(folder), alone[1], rtol=1e-5, atol=1e-6)
