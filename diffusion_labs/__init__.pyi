@@ -348,3 +348,5 @@ from .images import image_grid as image_grid
 from .images import save_image as save_image
 from .randomness import randn as randn
 from .randomness import seeded as seeded
+from .randomness import KeyedGenerator as KeyedGenerator
+from .randomness import sample_keys as sample_keys

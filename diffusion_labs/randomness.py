@@ -1,11 +1,80 @@
 """Random numbers that a seed reproduces, for a whole batch or for each sample on its own."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+SAMPLE_KEY = "sample_key"  # field of batches: int64 [b]
+GAMMA, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as int64
+
+
+class KeyedGenerator:
+    """Random numbers of each sample that are a function of its key alone: of no state, and of no batch.
+
+    Draw i of a sample with key k is that of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) whose state begins at a
+    hash of k, ``stream`` and i. All samples draw at once, on any device, and within one graph of ``torch.compile``.
+
+    Args:
+        keys: of the samples, int64 ``[b]``; ``sample_keys`` makes them.
+        stream: another number here gives other random numbers for the same keys.
+
+    Example:
+        >>> keys = sample_keys(seed=0, epoch=0, places=torch.arange(3))
+        >>> whole, part = randn((3, 2), KeyedGenerator(keys)), randn((1, 2), KeyedGenerator(keys[1:2]))
+        >>> bool((whole[1] == part[0]).all())
+        True
+    """
+
+    def __init__(self, keys: Int64[Tensor, " b"], stream: int = 0) -> None:
+        self.keys = fold_in(keys, stream)
+        self.draws = 0
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Numbers in (0, 1) of a shape ``[b, ...]``: float64, of 53 bits; float32, of 24, where there is no float64."""
+        if shape[0] != len(self.keys):
+            raise ValueError(f"got {len(self.keys)} keys for a batch of {shape[0]}; give one per sample")
+        self.draws += 1
+        keys = fold_in(self.keys, self.draws)
+        counts = torch.arange(1, math.prod(shape[1:]) + 1, device=keys.device)
+        bits = _mixed(keys[:, None] + GAMMA * counts).reshape(tuple(shape))
+        dtype, number = (torch.float32, 24) if keys.device.type == "mps" else (torch.float64, 53)
+        return (_shifted(bits, 64 - number).to(dtype) + 0.5) * 2.0**-number
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers of a shape ``[b, ...]``, of the type of ``uniform``."""
+        return math.sqrt(2) * torch.erfinv(2 * self.uniform(shape) - 1)
+
+
+Generators = torch.Generator | Sequence[torch.Generator] | KeyedGenerator | None
+
+
+def sample_keys(seed: int, epoch: int, places: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
+    """A key for each place in the order of an epoch, for ``KeyedGenerator``."""
+    start = torch.zeros_like(places)
+    return fold_in(fold_in(fold_in(start, seed), epoch), places)
+
+
+def fold_in(keys: Int64[Tensor, " b"], number: int | Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
+    """Other keys, by a number: ``mix(mix(keys) + gamma (number + 1))``."""
+    step = GAMMA * (number + 1)
+    if isinstance(step, int):
+        step = (step + 2**63) % 2**64 - 2**63  # as int64 wraps around
+    return _mixed(_mixed(keys) + step)
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """The finaliser of SplitMix64, on 64 bits as int64, whose products wrap around."""
+    z = (z ^ _shifted(z, 30)) * FIRST
+    z = (z ^ _shifted(z, 27)) * SECOND
+    return z ^ _shifted(z, 31)
+
+
+def _shifted(z: Tensor, number: int) -> Tensor:
+    """The bits moved to the right, with zeros from the left."""
+    return (z >> number) & (2 ** (64 - number) - 1)
 
 
 def seeded(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -35,8 +104,8 @@ def randn(
 
     Args:
         shape: the shape, the batch first.
-        generator: ``None`` (torch's global state), one generator for the whole batch, or a list of
-            one generator per sample. Noise is drawn on the generator's device and moved.
+        generator: ``None`` (torch's global state), one generator for the whole batch, a list of one generator per
+            sample, or a ``KeyedGenerator``. Noise is drawn on the generator's device and moved.
         dtype: dtype of the result; torch's default dtype if ``None``.
         device: device of the result; torch's default device if ``None``.
 
@@ -48,6 +117,8 @@ def randn(
         return torch.randn(shape, dtype=dtype, device=device)
     if isinstance(generator, torch.Generator):
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
+    if isinstance(generator, KeyedGenerator):
+        return generator.normal(shape).to(device, dtype or torch.get_default_dtype())
     if not all(isinstance(one, torch.Generator) for one in generator):
         raise TypeError("generator must be a torch.Generator or a list of them; seeded([5, 6]) makes them from seeds")
     if len(generator) != shape[0]:
@@ -62,7 +133,7 @@ def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
     return randn(x.shape, generator, dtype=x.dtype, device=x.device)
 
 
-def independent_uniform(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def independent_uniform(x: Tensor, generator: torch.Generator | KeyedGenerator | None = None) -> Tensor:
     """Independent uniform numbers in [0, 1) for the samples of a batch ``x``: ``[b]``, float64."""
     return _uniform(x, x.shape[0], generator)
 
@@ -78,7 +149,9 @@ def stratified_uniform(x: Tensor, generator: torch.Generator | None = None) -> T
     return (offset + torch.arange(b, dtype=offset.dtype, device=x.device) / max(b, 1)) % 1
 
 
-def _uniform(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+def _uniform(x: Tensor, count: int, generator: torch.Generator | KeyedGenerator | None) -> Tensor:
+    if isinstance(generator, KeyedGenerator):
+        return generator.uniform((count,)).to(x.device)
     device = x.device if generator is None else generator.device
     dtype = torch.float32 if device.type == "mps" else torch.float64  # has no float64
     return torch.rand(count, generator=generator, device=device, dtype=dtype).to(x.device)

@@ -33,3 +33,62 @@ def test_dtype_is_as_asked(dtype: torch.dtype) -> None:
 def test_one_generator_per_sample_is_needed() -> None:
     with pytest.raises(ValueError, match="2 generators for a batch of 3"):
         dl.randn((3, 1), dl.seeded([1, 2]))
+
+
+BITS = 2**64
+
+
+def split_mix(z: int) -> int:
+    """The finaliser of SplitMix64, in integers."""
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % BITS
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % BITS
+    return z ^ (z >> 31)
+
+
+def fold(key: int, number: int) -> int:
+    return split_mix((split_mix(key) + 0x9E3779B97F4A7C15 * (number + 1)) % BITS)
+
+
+def test_keyed_numbers_are_those_of_split_mix() -> None:
+    seed, epoch, stream = 2**40 + 5, 3, 2**32 - 1
+    generator = dl.KeyedGenerator(dl.sample_keys(seed, epoch, torch.tensor([0, 7, 10**12])), stream)
+    draws = [generator.uniform((3, 2, 2)) for _ in range(2)]
+    for row, place in enumerate([0, 7, 10**12]):
+        key = fold(fold(fold(fold(0, seed), epoch), place), stream)
+        for i, draw in enumerate(draws, 1):
+            bits = [split_mix((fold(key, i) + 0x9E3779B97F4A7C15 * n) % BITS) for n in range(1, 5)]
+            assert draw[row].flatten().tolist() == [((value >> 11) + 0.5) / 2**53 for value in bits]
+
+
+def test_keyed_noise_does_not_depend_on_the_batch_and_is_never_the_same_again() -> None:
+    keys = dl.sample_keys(0, 0, torch.arange(50))
+    whole = dl.randn((50, 3), dl.KeyedGenerator(keys))
+    order = torch.randperm(50)
+    assert torch.equal(dl.randn((50, 3), dl.KeyedGenerator(keys[order])), whole[order])
+    other_draw = dl.KeyedGenerator(keys)
+    other_draw.normal((50,))
+    others = [
+        dl.randn((50, 3), other_draw),
+        dl.randn((50, 3), dl.KeyedGenerator(keys, stream=1)),
+        *(dl.randn((50, 3), dl.KeyedGenerator(dl.sample_keys(*k, torch.arange(50)))) for k in [(1, 0), (0, 1)]),
+    ]
+    assert len(torch.cat([whole, *others]).unique()) == 5 * 150
+
+
+def test_keyed_noise_is_standard_normal() -> None:
+    """The largest distance of the distributions, and the correlation of draws, samples and neighbours."""
+    n = 200_000
+    generator = dl.KeyedGenerator(dl.sample_keys(0, 0, torch.arange(n // 4)))
+    x = torch.stack([dl.randn((n // 4, 4), generator, dtype=torch.float64) for _ in range(2)])
+    values = x.flatten().sort().values
+    expected = torch.special.ndtr(values)
+    places = torch.arange(1, len(values) + 1, dtype=torch.float64) / len(values)
+    assert (expected - places).abs().max() < 1.95 / len(values) ** 0.5  # Kolmogorov and Smirnov, probability 0.001
+    pairs = [(x[0], x[1]), (x[:, 1:], x[:, :-1]), (x[..., 1:], x[..., :-1])]
+    for one, other in pairs:
+        assert abs((one * other).mean().item()) < 4 / one.numel() ** 0.5
+
+
+def test_a_key_for_each_sample_is_needed() -> None:
+    with pytest.raises(ValueError, match="2 keys for a batch of 3"):
+        dl.randn((3, 1), dl.KeyedGenerator(torch.tensor([1, 2])))

@@ -1,6 +1,7 @@
 """``diffusion-labs train RECIPE``: the options are the recipe's arguments and those of ``TrainOptions``."""
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, make_dataclass
@@ -32,6 +33,8 @@ def run(words: Sequence[str]) -> None:
     chosen = chosen_options("train", words, RECIPES, HELP)
     if chosen is not None:
         run_dir = carry_out(*chosen)
+        if os.environ.get("RANK", "0") != "0":
+            return  # torchrun's other processes
         print(
             f"Done. Draw from it with: diffusion-labs sample {run_dir}" if draws_images(run_dir) else f"Done: {run_dir}"
         )

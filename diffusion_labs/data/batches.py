@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
 from diffusion_labs.files import tensors_sha256
+from diffusion_labs.randomness import SAMPLE_KEY, sample_keys
 
 Batch = dict[str, Any]
 
@@ -38,6 +39,10 @@ class Batches:
     share of the same global batch without talking to the others. What is left over at the end of an
     epoch, less than a batch, is dropped; the next epoch leaves out others.
 
+    A batch has the field ``sample_key``, int64 ``[b]``, a function of the seed, the epoch and the sample's place in its
+    order. Transforms draw noise and times from it (``KeyedGenerator``), so what a sample meets does not depend on how
+    batches are shared.
+
     Args:
         dataset: has ``__len__`` and ``__getitem__(index) -> dict``. If it has
             ``__getitems__(indices) -> batch``, that is used; else samples are collated: tensors are stacked,
@@ -66,7 +71,7 @@ class Batches:
         batch_size: int,
         seed: int = 0,
         *,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | Tensor | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -97,15 +102,23 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        batch = collect(self.dataset, self.indices())
+        batch = {**collect(self.dataset, self.indices()), SAMPLE_KEY: self.keys()}
         self._go_to(self.epoch, self.position + 1)
         return batch
 
+    def keys(self) -> Tensor:
+        """The keys of this rank's share of the next batch, for ``KeyedGenerator``."""
+        start, stop = self._share()
+        return sample_keys(self.seed, self.epoch, torch.arange(start, stop, device="cpu"))
+
     def indices(self) -> list[int]:
         """The indices of this rank's share of the next batch."""
-        share = self.batch_size // self.world_size
-        start = self.position * self.batch_size + self.rank * share
-        return self._order[start : start + share].tolist()
+        start, stop = self._share()
+        return self._order[start:stop].tolist()
+
+    def shared(self, rank: int, world_size: int) -> "Batches":
+        """The same stream, from its beginning, for one of several ranks."""
+        return Batches(self.dataset, self.batch_size, self.seed, weights=self.weights, rank=rank, world_size=world_size)
 
     def order(self, epoch: int) -> Tensor:
         """The indices of an epoch in their order."""
@@ -146,6 +159,12 @@ class Batches:
         self._order = self.order(self.epoch)
         self.position = state["position"]
 
+    def _share(self) -> tuple[int, int]:
+        """The places of this rank's share of the next batch in the order of the epoch."""
+        share = self.batch_size // self.world_size
+        start = self.position * self.batch_size + self.rank * share
+        return start, start + share
+
     def _go_to(self, epoch: int, position: int) -> None:
         if position == self.batches_per_epoch:
             epoch, position = epoch + 1, 0
@@ -177,7 +196,7 @@ def epoch_order(length: int, seed: int, epoch: int, weights: Tensor | None = Non
     return torch.searchsorted(weights.cumsum(0) / weights.sum(), places, right=True).clamp(max=length - 1)[order]
 
 
-def _checked_weights(weights: Sequence[float], length: int) -> Tensor:
+def _checked_weights(weights: Sequence[float] | Tensor, length: int) -> Tensor:
     values = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
     if values.shape != (length,):
         raise DataError(f"weights has shape {list(values.shape)}, but the data set {length} samples; give one for each")

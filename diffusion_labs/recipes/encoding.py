@@ -13,6 +13,7 @@ from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.stages import Stage
 from diffusion_labs.training import TrainOptions, find_device
 from diffusion_labs.training.log import progress_bar
+from diffusion_labs.training.world import current_world, local_device
 from diffusion_labs.transforms import NormalizeImages
 
 
@@ -26,7 +27,9 @@ def encoding_stage(
     encode: Callable[[Any, dict[str, Any], torch.device], dict[str, Any]],
     batch_size: int = 250,
 ) -> Stage:
-    """Encode every image, once; see ``encode_dataset``. The encoder's weights and sizes say what the shards hold.
+    """Encode every image, once, by the first process; see ``encode_dataset``.
+
+    The encoder's weights and sizes say what the shards hold.
 
     Args:
         name: of the stage and its folder.
@@ -39,7 +42,13 @@ def encoding_stage(
     """
 
     def carry_out(run_dir: Path, options: TrainOptions) -> None:
-        model, device = trained(run_dir), find_device(options.device)
+        world = current_world()
+        if world.main:
+            write(run_dir, options)
+        world.wait()
+
+    def write(run_dir: Path, options: TrainOptions) -> None:
+        model, device = trained(run_dir), find_device(local_device(options.device))
         model.to(device)
         normalize = NormalizeImages()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, load_newest, train
+from diffusion_labs.training.world import joined
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Stages:
     parts: Mapping[str, str]
 
     def carry_out(self, run_dir: Path, options: TrainOptions) -> None:
-        """Carry out all stages, or go on where they were stopped."""
-        for stage in self.stages:
-            stage.carry_out(run_dir, options)
+        """Carry out all stages, or go on where they were stopped, with all processes that torchrun has started."""
+        with joined(options.device):
+            for stage in self.stages:
+                stage.carry_out(run_dir, options)
 
     def until(self, name: str) -> "Stages":
         """The stages up to one.

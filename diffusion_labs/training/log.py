@@ -56,6 +56,34 @@ class RunLog:
             self.writer.add_image("samples", image, step, dataformats="HWC")
 
 
+class SilentLog:
+    """What the other processes of a distributed run write: nothing.
+
+    Args:
+        run_dir: as of ``RunLog``, as all that follows.
+        steps: not read.
+        start: not read.
+    """
+
+    def __init__(self, run_dir: Path, steps: int, start: int) -> None:
+        pass
+
+    def __enter__(self) -> "SilentLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def advance(self) -> None:
+        """Nothing."""
+
+    def scalars(self, step: int, **values: float) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, image: Tensor) -> None:
+        """Nothing."""
+
+
 def progress_bar(name: str, unit: str, total: int, start: int = 0) -> Any:
     """A bar of what a run does, which moves seldom where it is written to a file."""
     from tqdm.auto import tqdm  # not needed to import the library

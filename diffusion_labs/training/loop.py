@@ -5,12 +5,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_labs.data.batches import Batch
 from diffusion_labs.training.checkpoint import (
@@ -21,8 +21,9 @@ from diffusion_labs.training.checkpoint import (
 )
 from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.experiment import Experiment, batch_size
-from diffusion_labs.training.log import RunLog
+from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
+from diffusion_labs.training.world import World, joined, local_device
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -82,6 +83,9 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     ``UpdateGuard``: it is as if the data did not have it. A checkpoint that cannot be written is warned of, and the run
     goes on.
 
+    Started by ``torchrun``, each process has its share of every batch (``DistributedDataParallel``), and what a batch
+    is, and when a step is done, does not depend on how many there are. The first of them writes.
+
     Args:
         experiment: from a recipe.
         run_dir: folder for checkpoints, metrics and pictures.
@@ -94,19 +98,29 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
         FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
             ``skipped``, and the checkpoints before it are kept.
     """
-    device = find_device(options.device)
+    with joined(options.device) as world:
+        return _train(experiment, run_dir, options, world)
+
+
+def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: World) -> TrainState:
+    device = find_device(local_device(options.device))
     checkpoint_dir = run_dir / "checkpoints"
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     experiment.objective.to(device).train()
+    if world.size > 1:
+        experiment = replace(experiment, batches=experiment.batches.shared(world.rank, world.size))
+        torch.manual_seed(torch.initial_seed() + world.rank)  # of what is not drawn by the key of a sample
     state = TrainState(experiment)
 
     if latest_checkpoint(checkpoint_dir) is not None and not options.resume:
         raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
     newest = load_newest(checkpoint_dir)
     if newest is not None:
-        state.load_state_dict(newest[1])
+        state.load_state_dict(newest[1], world)
+    objective = world.wrap(state.objective)
 
-    with RunLog(run_dir, experiment.steps, state.step) as log, _stop_signals() as stopping:
+    log_of = RunLog if world.main else SilentLog
+    with log_of(run_dir, experiment.steps, state.step) as log, _stop_signals() as stopping:
         losses: list[float] = []
         logged, images, failed_saves = time.perf_counter(), 0, 0
         buffers = list(state.objective.buffers())
@@ -115,14 +129,15 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
             batches = [next(state.batches) for _ in range(experiment.accumulate)]
             _copy(buffers, before)
             random = random_state()
-            loss = _backward(state, batches, device)
+            loss = world.mean({"loss": _backward(objective, batches, device)})["loss"].item()
             norm = _clip_gradients(state.optimizer, experiment.gradient_clip).item()
             if not state.guard.accepts(loss, norm, options.spike_factor):
                 state.optimizer.zero_grad(set_to_none=True)
                 _copy(before, buffers)
                 set_random_state(random)
                 state.objective.metrics()  # forgotten, as those of the batch are among them
-                _report_skipped(state, loss, norm, batches, run_dir / "skipped", options.skipped_updates)
+                folder = run_dir / "skipped" if world.size == 1 else run_dir / "skipped" / f"rank-{world.rank}"
+                _report_skipped(state, loss, norm, batches, folder, options.skipped_updates)
                 continue
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
@@ -132,13 +147,14 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
             state.ema.update(state.model)
             log.advance()
             losses.append(loss)
-            images += sum(map(batch_size, batches))
+            images += world.size * sum(map(batch_size, batches))
 
             last = state.step == experiment.steps
-            stop = bool(stopping)  # read once: a signal that arrives from here on stops the next step
+            stop = world.any(bool(stopping), device)  # read once: what arrives from here on stops the next step
             save = last or stop or state.step % options.save_every == 0
             if save or state.step % options.log_every == 0:
                 now = time.perf_counter()
+                metrics = world.mean(state.objective.metrics())
                 log.scalars(
                     state.step,
                     loss=sum(losses) / len(losses),
@@ -146,14 +162,14 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
                     learning_rate=float(state.scheduler.get_last_lr()[0]),
                     images_per_second=images / (now - logged),
                     skipped_updates=state.guard.skipped,
-                    **{name: value.item() for name, value in state.objective.metrics().items()},
+                    **{name: value.item() for name, value in metrics.items()},
                 )
                 losses, images, logged = [], 0, now
             if save:
+                content = state.state_dict(world)
                 try:
-                    save_checkpoint(
-                        checkpoint_dir, state.step, state.state_dict(), options.keep, keep_every=options.keep_every
-                    )
+                    if world.main:
+                        save_checkpoint(checkpoint_dir, state.step, content, options.keep, options.keep_every)
                     failed_saves = 0
                 except CheckpointError as error:
                     failed_saves += 1
@@ -163,23 +179,27 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
             if stop and not last:
                 raise Stopped(
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",
-                    stopping[0],
+                    stopping[0] if stopping else signal.SIGTERM,
                 )
-            if experiment.preview is not None and (state.step % options.preview_every == 0 or last):
+            drawn = state.step % options.preview_every == 0 or last
+            if experiment.preview is not None and drawn and world.main:
                 picture = experiment.preview(state.ema.model, run_dir / "samples" / f"step-{state.step:08d}.png")
                 log.picture(state.step, picture)
+        world.wait()  # for what the first process writes last
     return state
 
 
-def _backward(state: TrainState, batches: Sequence[Batch], device: torch.device) -> float:
-    """The gradient of the mean loss of some batches, and that loss."""
+def _backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device) -> Tensor:
+    """The gradient of the mean loss of some batches, and that loss. Processes exchange gradients after the last."""
     losses = []
-    for batch in batches:
-        with autocast(device):
-            loss = state.objective(to_device(batch, device)) / len(batches)
-        loss.backward()
+    for i, batch in enumerate(batches, 1):
+        alone = getattr(objective, "no_sync", nullcontext) if i < len(batches) else nullcontext
+        with alone():
+            with autocast(device):
+                loss = objective(to_device(batch, device)) / len(batches)
+            loss.backward()
         losses.append(loss.detach())
-    return float(torch.stack(losses).sum())
+    return torch.stack(losses).sum()
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:

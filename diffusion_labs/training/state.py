@@ -5,15 +5,20 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from diffusion_labs.files import tensors_sha256
 from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
 from diffusion_labs.training.update_guard import UpdateGuard
+from diffusion_labs.training.world import World
+
+ALONE = World()
 
 
 class TrainState:
     """Weights, their average, optimiser, learning rate, place in the data, random numbers, skipped updates and step.
 
-    Restoring it continues a run bit for bit on the same machine.
+    Restoring it continues a run bit for bit on the same machine with as many processes. With another number of them the
+    batches, their noise and their times are the same; what modules draw themselves, as for dropout, is not.
 
     Args:
         experiment: the run, whose parts this state refers to.
@@ -29,27 +34,32 @@ class TrainState:
         self.guard = UpdateGuard()
         self.step = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything, as nested dicts of tensors and plain data."""
+    def state_dict(self, world: World = ALONE) -> dict[str, Any]:
+        """Everything, as nested dicts of tensors and plain data; of all processes, each of which must ask."""
         return {
             "ema": self.ema.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "batches": self.batches.state_dict(),
-            "random": random_state(),
+            "random": world.gather(random_state()),
             "guard": self.guard.state_dict(),
             "step": self.step,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+    def load_state_dict(self, state: dict[str, Any], world: World = ALONE) -> None:
+        """Go back to a saved state, of any number of processes."""
         self.objective.load_state_dict(state["objective"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self.batches.load_state_dict(state["batches"])
-        set_random_state(state["random"])
+        saved = state["random"]
+        states = [saved] if isinstance(saved, dict) else saved  # one alone in checkpoints of earlier versions
+        if world.rank < len(states):
+            set_random_state(states[world.rank])
+        else:
+            torch.manual_seed(int(tensors_sha256({"cpu": states[0]["cpu"]})[:15], 16) + world.rank)
         if "guard" in state:  # not in checkpoints of earlier versions
             self.guard.load_state_dict(state["guard"])
         self.step = state["step"]

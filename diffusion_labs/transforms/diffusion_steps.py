@@ -19,8 +19,8 @@ class RandomDiffusionSteps(Transform):
     Args:
         schedule: the process.
         density: how often each time is drawn; the schedule's own if ``None``.
-        uniform: from the batch to the uniform numbers ``[b]`` whose quantiles the times are:
-            ``stratified_uniform`` covers the density evenly within every batch.
+        uniform: from the batch to the uniform numbers ``[b]`` whose quantiles the times are, independent ones by
+            default: ``stratified_uniform`` covers the density evenly within every batch.
         data_field: clean data to read, ``[b, c, ...]``.
         time_field: time to write, ``[b]``.
         noise_field: noise to write, ``[b, c, ...]``.
@@ -35,7 +35,7 @@ class RandomDiffusionSteps(Transform):
         schedule: Schedule,
         density: Density | None = None,
         *,
-        uniform: Callable[[Tensor], Tensor] = independent_uniform,
+        uniform: Callable[[Tensor], Tensor] | None = None,
         data_field: str = "x",
         time_field: str = "t",
         noise_field: str = "noise",
@@ -54,8 +54,10 @@ class RandomDiffusionSteps(Transform):
     def forward(self, batch: Batch) -> dict[str, Any]:
         """See the class."""
         x0 = self.field(batch, self.data_field)
-        t = self.density.times(self.schedule, self.uniform(x0))
-        noise = self.schedule.sample_noise(x0)
+        generator = self.generator(batch)
+        u = independent_uniform(x0, generator) if self.uniform is None else self.uniform(x0)
+        t = self.density.times(self.schedule, u)
+        noise = self.schedule.sample_noise(x0, generator)
         xt = self.schedule.q_sample(x0, noise, t)
         return {**batch, self.time_field: t, self.noise_field: noise, self.xt_field: xt}
 

@@ -1,9 +1,12 @@
 """Modules from a dict of data to an updated dict."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from diffusion_labs.randomness import SAMPLE_KEY, KeyedGenerator
 
 Batch = Mapping[str, Any]
 
@@ -12,7 +15,8 @@ class Transform(nn.Module):
     """Base class: ``forward`` takes a dict of batched data and returns a new one with fields added.
 
     Transforms never change what they are given, so they stack in ``nn.Sequential``, mix with any
-    other callable on dicts, and compile as one graph. All their randomness is torch's.
+    other callable on dicts, and compile as one graph. Their randomness is torch's, but noise and times are functions of
+    the sample where the batch has a ``sample_key``, as those of ``Batches`` have.
     """
 
     def forward(self, batch: Batch) -> dict[str, Any]:
@@ -29,3 +33,9 @@ class Transform(nn.Module):
             raise KeyError(f"{type(self).__name__} needs '{name}'; the batch has {sorted(batch)}")
         value: Tensor = batch[name]
         return value
+
+    def generator(self, batch: Batch) -> KeyedGenerator | None:
+        """Random numbers of this kind of transform by the key of each sample; ``None``, torch's own, without keys."""
+        if SAMPLE_KEY not in batch:
+            return None
+        return KeyedGenerator(self.field(batch, SAMPLE_KEY), stream=zlib.crc32(type(self).__name__.encode()))

@@ -112,6 +112,25 @@ def test_ranks_share_the_global_batch(world_size):
         assert list(itertools.chain(*(share[step] for share in shares))) == batch
 
 
+def test_the_key_of_a_sample_depends_on_seed_and_epoch_and_not_on_its_batch():
+    def pairs(batch):
+        return zip(batch["x"].tolist(), batch["sample_key"].tolist(), strict=True)
+
+    def keys(batches):
+        return {(step, i): key for step, batch in enumerate(itertools.islice(batches, 6)) for i, key in pairs(batch)}
+
+    whole = keys(Batches(Numbers(12), 6, seed=2))
+    shares = [keys(Batches(Numbers(12), 6, seed=2, rank=rank, world_size=3)) for rank in range(3)]
+    assert shares[0] | shares[1] | shares[2] == whole
+    small, other = (list(itertools.islice(Batches(Numbers(12), size, seed), 4)) for size, seed in ((3, 2), (3, 1)))
+    first = list(itertools.islice(Batches(Numbers(12), 6, seed=2), 2))
+    assert dict(p for batch in small for p in pairs(batch)) == dict(p for batch in first for p in pairs(batch))
+    assert (
+        len({key for batches in (small, other, [first[0]]) for b in batches for key in b["sample_key"].tolist()}) == 24
+    )
+    assert len(set(whole.values())) == 36
+
+
 def test_resume_with_another_number_of_ranks():
     whole = take(Batches(Numbers(20), 6, seed=2), 8)
     first = Batches(Numbers(20), 6, seed=2, rank=1, world_size=2)

@@ -43,6 +43,20 @@ def test_steps_and_target_satisfy_the_process() -> None:
     assert result["t"].unique().numel() > 32  # each sample its own time
 
 
+def test_noise_and_times_are_functions_of_the_sample() -> None:
+    """Whatever its batch and torch's own random state; and the noise of latents is another than that of the process."""
+    schedule = SCHEDULES["cosine"]()
+    zero = {"latent_mean": torch.zeros(6, 4, 4, 4), "latent_log_variance": torch.zeros(6, 4, 4, 4)}
+    given = {**zero, "sample_key": dl.sample_keys(0, 0, torch.arange(6))}
+    pipeline = nn.Sequential(dl.EncodeLatents(nn.Identity()), dl.RandomDiffusionSteps(schedule))
+    whole = pipeline(given)
+    part = pipeline({name: value[2:4] for name, value in given.items()})
+    for name in ("x", "t", "noise", "xt"):
+        assert torch.equal(part[name], whole[name][2:4])
+    assert not torch.equal(pipeline(zero)["noise"], pipeline(zero)["noise"])
+    assert abs(torch.corrcoef(torch.stack([whole["x"].flatten(), whole["noise"].flatten()]))[0, 1]) < 4 / 384**0.5
+
+
 def test_fields_can_have_other_names() -> None:
     schedule = SCHEDULES["cosine"]()
     pipeline = nn.Sequential(

@@ -61,5 +61,7 @@ class EncodeLatents(Transform):
         else:
             posterior = self.autoencoder.posterior(self.field(batch, self.data_field))
         kept = {} if self.image_field is None else {self.image_field: self.field(batch, self.data_field)}
-        z = DiagonalGaussian.sample(posterior)  # so written, it compiles with the tests' shape checks, too
+        z = DiagonalGaussian.sample(
+            posterior, self.generator(batch)
+        )  # so written, it compiles with the tests' shape checks, too
         return {**batch, **kept, self.data_field: self.scale.normalize(z)}

@@ -1,0 +1,93 @@
+"""The processes of a run, which torchrun has started, or one alone."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is, of how many.
+
+    Attributes:
+        rank: from 0.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module whose gradients are means over the processes."""
+        return module if self.size == 1 else nn.parallel.DistributedDataParallel(module)
+
+    def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The means of scalars over the processes, of which each has the same names."""
+        if self.size == 1 or not values:
+            return dict(values)
+        total = torch.stack([value.detach().double() for value in values.values()])
+        torch.distributed.all_reduce(total)
+        return dict(zip(values, total / self.size, strict=True))
+
+    def any(self, value: bool, device: torch.device) -> bool:
+        """Whether it is true for any process."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(float(value), device=device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return bool(found)
+
+    def gather(self, value: object) -> list[object]:
+        """What each process has, in the order of the ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[object] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Go on when all processes are here, for which one may be a day late."""
+        if self.size > 1:
+            group = torch.distributed.new_group(timeout=timedelta(days=1))
+            torch.distributed.barrier(group)
+            torch.distributed.destroy_process_group(group)
+
+
+def current_world() -> World:
+    """The processes that are joined now."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return World()
+
+
+@contextmanager
+def joined(device: str = "cpu") -> Iterator[World]:
+    """Join the processes that torchrun has started, over NCCL on GPUs, else over gloo; one alone without torchrun.
+
+    Those that are joined already stay so.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or current_world().size > 1:
+        yield current_world()
+        return
+    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield current_world()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def local_device(name: str) -> str:
+    """The device of this process: of several on a machine, each has a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" and "LOCAL_RANK" in os.environ else name

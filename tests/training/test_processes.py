@@ -1,0 +1,142 @@
+"""One run on one process, on two, and on one number after the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_labs.training import latest_checkpoint, load_checkpoint
+
+SCRIPT = """
+import os, signal, sys, time, torch
+from pathlib import Path
+from torch import nn
+import diffusion_labs as dl
+from diffusion_labs.data import Batches
+from diffusion_labs.training import Experiment, Stopped, TrainOptions, train
+from tests.catalogue import SCHEDULES, TinyNetwork
+folder, steps, poison = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "poison"
+kill = sys.argv[3] == "kill" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+
+class Data:
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        generator = torch.Generator().manual_seed(i)
+        x = torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8, generator=generator)
+        return {"x": x, "class": i % 3, "factor": float("nan") if poison and i == 7 else 1.0}
+
+class Weighted(nn.Module):
+    def forward(self, output, batch):
+        error = (output.prediction - batch["target"]).square().flatten(1).mean(1)
+        if kill and len(list((folder / "checkpoints").glob("step-*"))) == 2:  # after the eighth update
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[3] == "slow":
+            time.sleep(0.2)
+        return (error * batch["factor"].to(error.dtype)).mean()
+
+torch.manual_seed(7)
+schedule = SCHEDULES["cosine"]()
+predictor = dl.VPredictor(schedule)
+sampler = dl.DDIMSampler(dl.CFGuidance(TinyNetwork(), {"class": 0.0}), schedule, predictor)
+transform = nn.Sequential(dl.NormalizeImages(), dl.RandomDiffusionSteps(schedule), dl.ComputeTarget(predictor))
+objective = dl.Objective(transform, sampler, Weighted(), conditions=["class"])
+experiment = Experiment(
+    objective=objective,
+    model=sampler,
+    batches=Batches(Data(), 8, seed=1),
+    optimizer=torch.optim.SGD(objective.parameters(), 0.05, momentum=0.9),
+    steps=steps,
+    accumulate=2,
+    ema_decay=0.5,
+)
+train(experiment, folder, TrainOptions(resume=True, save_every=4, log_every=1))
+"""
+
+
+def start(count: int, *command: str) -> list[subprocess.Popen]:
+    """Some processes that find each other, as torchrun's do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    return [
+        subprocess.Popen([sys.executable, *command], env={**alone, **together, "RANK": str(rank)})
+        for rank in range(count)
+    ]
+
+
+def carry_out(folder: Path, *numbers: tuple[int, int], poison: bool = False) -> dict:
+    """Train with a number of processes until a step, then with another, and so on."""
+    for count, steps in numbers:
+        processes = start(count, "-c", SCRIPT, str(folder), str(steps), "poison" if poison else "")
+        assert [process.wait(timeout=600) for process in processes] == [0] * count
+    return found_in(folder)
+
+
+def found_in(folder: Path) -> dict:
+    """The losses of a run, and its last checkpoint."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    state = load_checkpoint(latest_checkpoint(folder / "checkpoints"))
+    return {
+        **{name: [line[name] for line in lines] for name in ("step", "loss", "gradient_norm", "skipped_updates")},
+        **{name: state[name] for name in ("ema", "objective", "optimizer", "batches")},
+    }
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["sound", "poisoned"])
+def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, dict]:
+    """The run on one process, of data of which one sample may be not finite."""
+    return request.param, carry_out(tmp_path_factory.mktemp("alone"), (1, 10), poison=request.param)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [[(2, 10)], [(2, 5), (1, 10)], [(1, 5), (2, 10)], [(4, 10)]], ids=str)
+def test_the_number_of_processes_does_not_matter(alone, tmp_path: Path, numbers: list[tuple[int, int]]) -> None:
+    """Data, noise, times, loss and weights are the same, and so are the updates that are skipped."""
+    poison, expected = alone
+    found = carry_out(tmp_path, *numbers, poison=poison)
+    assert (expected["skipped_updates"][-1] > 2) == poison
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def torchrun(folder: Path, word: str, *options: str) -> subprocess.Popen:
+    """Two processes of ten updates."""
+    script = folder.with_suffix(".py")
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    return subprocess.Popen([*command, str(script), str(folder), "10", word], env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False], indirect=True)
+def test_a_killed_process_is_started_again_and_the_run_ends_the_same(alone, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert torchrun(folder, "kill", "--max-restarts", "2").wait(timeout=600) == 0
+    torch.testing.assert_close(found_in(folder), alone[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False], indirect=True)
+def test_sigterm_to_torchrun_saves_and_the_run_goes_on(alone, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = torchrun(folder, "slow")
+    until = time.monotonic() + 300
+    while not (folder / "checkpoints" / "step-00000004").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=300)
+    saved = int(latest_checkpoint(folder / "checkpoints").name[-2:])
+    assert 4 < saved < 10
+    assert torchrun(folder, "").wait(timeout=600) == 0
+    torch.testing.assert_close(found_in(folder), alone[1], rtol=1e-5, atol=1e-6)
