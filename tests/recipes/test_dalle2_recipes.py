@@ -24,6 +24,7 @@ from diffusion_labs.recipes.mnist_captions import captioned_mnist
 from diffusion_labs.recipes.run import load_run
 from diffusion_labs.recipes.stages import trained_weights
 from diffusion_labs.training import TrainOptions
+from tests.catalogue import randomise
 from tests.cli.test_cli import write_idx
 from tests.data.test_tar import png, write_tar
 
@@ -76,12 +77,14 @@ def test_each_stage_leaves_its_folder_and_the_model_is_made_of_all(whole_run: Pa
 
 def test_a_caption_says_what_to_draw(whole_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, sizes = load_run(whole_run)
-    model.prior.sampler.eval_steps = model.upsamplers[0].eval_steps = 2
+    for sampler in (model.prior.sampler, model.decoder, model.upsamplers[0]):
+        randomise(sampler.model)
+        sampler.eval_steps = 3
     both = draw(model, sizes, ["three", "7"], seed=0, guidance_scale=2.0, steps=2)
     assert both.shape == (2, 1, 16, 16)
     torch.testing.assert_close(draw(model, sizes, ["7"], seed=1, guidance_scale=2.0, steps=2), both[1:])
     assert not torch.equal(draw(model, sizes, ["7"], seed=0, guidance_scale=2.0, steps=2), both[:1])
-    assert model.decoder.eval_steps == 50
+    assert model.decoder.eval_steps == 3
 
     capsys.readouterr()
     options = ["--count", "1", "--steps", "2", "--prior-guidance-scale", "2"]
