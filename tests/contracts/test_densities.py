@@ -15,7 +15,13 @@ CONTINUOUS = ("continuous_vp", "continuous_cosine", "laplace", "variance_explodi
 DISCRETE = ("linear", "zero_terminal_snr", "short")
 
 
-@pytest.fixture(params=DENSITIES)
+# Further settings of a density that is here anyway; `make test-slow` has them too.
+MORE_SETTINGS = ("edm", "logit_normal", "mode_of_the_ends", "loss_second_moment_of_normal")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in MORE_SETTINGS else []) for name in DENSITIES]
+)
 def density(request: pytest.FixtureRequest) -> dl.Density:
     return DENSITIES[request.param]()
 

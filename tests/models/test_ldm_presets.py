@@ -67,7 +67,13 @@ def test_released_systems_have_their_sizes_betas_and_scale(name: str) -> None:
     assert type(system.sampler.predictor) is predictor
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+# Each has the conditions of another that is here, or has none and the autoencoder of another; see `make test-slow`.
+LIKE_ANOTHER = ("churches", "imagenet_f8", "text2img_large", "sd2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER else []) for name in SYSTEMS]
+)
 def test_released_systems_take_their_conditions(name: str) -> None:
     with torch.device("meta"):
         system = SYSTEMS[name][0]().train()

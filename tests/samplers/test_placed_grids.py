@@ -27,7 +27,13 @@ def ratio(schedule: dl.Schedule, times: Tensor) -> Tensor:
     return schedule.sigma(times) / schedule.alpha(times)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+# Further tables and shifts of a schedule that is here anyway; `make test-slow` has them too.
+MORE_TABLES = ("linear", "quadratic", "sigmoid", "shifted_cosine", "shifted_flow", "cosine_flow", "normal")
+
+
+@pytest.mark.parametrize(
+    "schedule", [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_TABLES else []) for name in SCHEDULES]
+)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_any_number_of_steps_from_the_last_time_downwards(grid: str, schedule: str) -> None:
     made = SCHEDULES[schedule]()
