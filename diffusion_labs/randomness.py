@@ -48,7 +48,7 @@ class KeyedGenerator:
         return math.sqrt(2) * torch.erfinv(2 * self.uniform(shape) - 1)
 
 
-Generators = torch.Generator | Sequence[torch.Generator] | KeyedGenerator | None
+Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def sample_keys(seed: int, epoch: int, places: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
@@ -95,7 +95,7 @@ def seeded(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[tor
 
 def randn(
     shape: Sequence[int],
-    generator: Generators = None,
+    generator: Generators | KeyedGenerator = None,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -128,7 +128,7 @@ def randn(
     return torch.stack([randn(shape[1:], one, dtype=dtype, device=device) for one in generator])
 
 
-def randn_like(x: Tensor, generator: Generators = None) -> Tensor:
+def randn_like(x: Tensor, generator: Generators | KeyedGenerator = None) -> Tensor:
     """Standard normal noise with the shape, dtype and device of ``x``; see ``randn``."""
     return randn(x.shape, generator, dtype=x.dtype, device=x.device)
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from diffusion_labs.randomness import Generators, independent_uniform, randn, randn_like
+from diffusion_labs.randomness import Generators, KeyedGenerator, independent_uniform, randn, randn_like
 from diffusion_labs.schedules.density import Density, UniformTime
 from diffusion_labs.schedules.noise_level import NoiseLevel, posterior, transition
 from diffusion_labs.schedules.precise_module import PreciseModule
@@ -97,7 +97,7 @@ class Schedule(PreciseModule):
         values = (value.tolist() for value in self.coefficients(times))
         return [NoiseLevel(*level) for level in zip(times.unbind(), *values, strict=True)]
 
-    def sample_noise(self, x: Tensor, generator: Generators = None) -> Tensor:
+    def sample_noise(self, x: Tensor, generator: Generators | KeyedGenerator = None) -> Tensor:
         """Standard normal noise like ``x``."""
         return randn_like(x, generator)
 

@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", TRAINED)
 def test_shards_train_as_one_process_does(folder: Path, name: str) -> None:
-    """Three updates in an adapter, with clipped gradients and averaged weights; one process has both batches in turn."""
+    """Three updates in an adapter, with clipped gradients and averaged weights; one process has both batches."""
     result = torch.load(folder / f"{name}.pt", weights_only=True)
     torch.testing.assert_close(result["found"], result["expected"], rtol=1e-5, atol=1e-6)
     assert min(result["found"][0]) > 0.01  # so that the gradients were clipped

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_labs.randomness import Generators, randn
+from diffusion_labs.randomness import Generators, KeyedGenerator, randn
 
 
 class DiagonalGaussian(NamedTuple):
@@ -45,7 +45,7 @@ class DiagonalGaussian(NamedTuple):
         """The likeliest value, which is the mean."""
         return self.mean
 
-    def sample(self, generator: Generators = None) -> Tensor:
+    def sample(self, generator: Generators | KeyedGenerator = None) -> Tensor:
         """``mean + std * noise``, which passes gradients on to both (VAE, arXiv 1312.6114, section 2.4).
 
         The noise is drawn in float32 and cast, so that a seed gives the same sample in every precision.
