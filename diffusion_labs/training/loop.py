@@ -1,6 +1,7 @@
 """The training loop."""
 
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,9 @@ from diffusion_labs.training.checkpoint import (
     save_checkpoint,
 )
 from diffusion_labs.training.device import autocast, find_device, to_device
-from diffusion_labs.training.experiment import Experiment, batch_size
+from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.log import RunLog, SilentLog
+from diffusion_labs.training.parallelism import Parallelism, chosen, gradients_kept, share, whole
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 from diffusion_labs.training.world import World, joined, local_device
 
@@ -49,6 +52,8 @@ class TrainOptions:
         save_every: updates between checkpoints.
         preview_every: updates between pictures.
         keep: newest checkpoints to keep.
+        parallelism: how several processes share the model: each has all of it ("ddp"), or a part ("fsdp"); by its size
+            if "auto".
         keep_every: checkpoints of multiples of this step are kept, too; none if not given.
         failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
         spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
@@ -61,6 +66,7 @@ class TrainOptions:
     save_every: int = 500
     preview_every: int = 1000
     keep: int = 3
+    parallelism: Parallelism = "auto"
     keep_every: int | None = None
     failed_saves: int = 3
     spike_factor: float = 100.0
@@ -83,8 +89,8 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     ``UpdateGuard``: it is as if the data did not have it. A checkpoint that cannot be written is warned of, and the run
     goes on.
 
-    Started by ``torchrun``, each process has its share of every batch (``DistributedDataParallel``), and what a batch
-    is, and when a step is done, does not depend on how many there are. The first of them writes.
+    Started by ``torchrun``, each process has its share of every batch. What a batch is, and when a step is done, does
+    not depend on how many there are, nor on how they share the model. The first of them writes.
 
     Args:
         experiment: from a recipe.
@@ -117,7 +123,10 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     newest = load_newest(checkpoint_dir)
     if newest is not None:
         state.load_state_dict(newest[1], world)
-    objective = world.wrap(state.objective)
+    parallelism = chosen(options.parallelism, state.objective, world, device)
+    if world.size > 1 and world.main:
+        print(f"{world.size} processes, {parallelism}", file=sys.stderr)
+    objective = share(state, parallelism, world)
 
     log_of = RunLog if world.main else SilentLog
     with log_of(run_dir, experiment.steps, state.step) as log, _stop_signals() as stopping:
@@ -166,7 +175,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
                 )
                 losses, images, logged = [], 0, now
             if save:
-                content = state.state_dict(world)
+                content = whole(state.state_dict(world))
                 try:
                     if world.main:
                         save_checkpoint(checkpoint_dir, state.step, content, options.keep, options.keep_every)
@@ -181,20 +190,24 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",
                     stopping[0] if stopping else signal.SIGTERM,
                 )
-            drawn = state.step % options.preview_every == 0 or last
-            if experiment.preview is not None and drawn and world.main:
-                picture = experiment.preview(state.ema.model, run_dir / "samples" / f"step-{state.step:08d}.png")
+            if experiment.preview is not None and (state.step % options.preview_every == 0 or last):
+                picture = _preview(state, experiment.preview, run_dir / "samples", world)
                 log.picture(state.step, picture)
         world.wait()  # for what the first process writes last
     return state
+
+
+def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
+    """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept."""
+    with nullcontext(folder) if world.main else TemporaryDirectory() as place:
+        return draw(state.ema.model, Path(place) / f"step-{state.step:08d}.png")
 
 
 def _backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device) -> Tensor:
     """The gradient of the mean loss of some batches, and that loss. Processes exchange gradients after the last."""
     losses = []
     for i, batch in enumerate(batches, 1):
-        alone = getattr(objective, "no_sync", nullcontext) if i < len(batches) else nullcontext
-        with alone():
+        with gradients_kept(objective) if i < len(batches) else nullcontext():
             with autocast(device):
                 loss = objective(to_device(batch, device)) / len(batches)
             loss.backward()
@@ -229,7 +242,7 @@ def _clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
     Groups are networks with losses of their own, an autoencoder and its discriminator: one must not slow the other.
     """
     norms = [torch.nn.utils.clip_grad_norm_(group["params"], largest) for group in optimizer.param_groups]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return torch.linalg.vector_norm(torch.stack(whole(norms)))
 
 
 @contextmanager

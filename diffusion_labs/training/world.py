@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,6 @@ class World:
     def main(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose gradients are means over the processes."""
-        return module if self.size == 1 else nn.parallel.DistributedDataParallel(module)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The means of scalars over the processes, of which each has the same names."""

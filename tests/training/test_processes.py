@@ -58,7 +58,8 @@ experiment = Experiment(
     accumulate=2,
     ema_decay=0.5,
 )
-train(experiment, folder, TrainOptions(resume=True, save_every=4, log_every=1))
+parallelism = "fsdp" if "fsdp" in sys.argv[3:] else "ddp"
+train(experiment, folder, TrainOptions(resume=True, save_every=4, log_every=1, parallelism=parallelism))
 """
 
 
@@ -75,10 +76,10 @@ def start(count: int, *command: str) -> list[subprocess.Popen]:
     ]
 
 
-def carry_out(folder: Path, *numbers: tuple[int, int], poison: bool = False) -> dict:
-    """Train with a number of processes until a step, then with another, and so on."""
-    for count, steps in numbers:
-        processes = start(count, "-c", SCRIPT, str(folder), str(steps), "poison" if poison else "")
+def carry_out(folder: Path, *parts: tuple[int, int, str], poison: bool = False) -> dict:
+    """Train with a number of processes, which share the model in a way, until a step; then with others, and so on."""
+    for count, steps, way in parts:
+        processes = start(count, "-c", SCRIPT, str(folder), str(steps), "poison" if poison else "", way)
         assert [process.wait(timeout=600) for process in processes] == [0] * count
     return found_in(folder)
 
@@ -93,20 +94,38 @@ def found_in(folder: Path) -> dict:
     }
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["sound", "poisoned"])
+@pytest.fixture(scope="module")
 def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, dict]:
     """The run on one process, of data of which one sample may be not finite."""
-    return request.param, carry_out(tmp_path_factory.mktemp("alone"), (1, 10), poison=request.param)
+    return request.param, carry_out(tmp_path_factory.mktemp("alone"), (1, 10, ""), poison=request.param)
+
+
+WAYS = {
+    "two": [(2, 10, "ddp")],
+    "two in parts": [(2, 10, "fsdp")],
+    "two, then one": [(2, 5, "ddp"), (1, 10, "")],
+    "one, then two": [(1, 5, ""), (2, 10, "ddp")],
+    "one, then two in parts": [(1, 5, ""), (2, 10, "fsdp")],
+    "two in parts, then four": [(2, 5, "fsdp"), (4, 10, "ddp")],
+    "four in parts": [(4, 10, "fsdp")],
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("numbers", [[(2, 10)], [(2, 5), (1, 10)], [(1, 5), (2, 10)], [(4, 10)]], ids=str)
-def test_the_number_of_processes_does_not_matter(alone, tmp_path: Path, numbers: list[tuple[int, int]]) -> None:
-    """Data, noise, times, loss and weights are the same, and so are the updates that are skipped."""
-    poison, expected = alone
-    found = carry_out(tmp_path, *numbers, poison=poison)
-    assert (expected["skipped_updates"][-1] > 2) == poison
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("alone", [False], indirect=True)
+def test_the_processes_and_what_each_has_of_the_model_do_not_matter(alone, tmp_path: Path, way: str) -> None:
+    """Data, noise, times, loss and weights are the same, also after a resume with others."""
+    torch.testing.assert_close(carry_out(tmp_path, *WAYS[way]), alone[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["two", "two in parts"])
+@pytest.mark.parametrize("alone", [True], indirect=True)
+def test_all_processes_skip_the_update_of_a_bad_sample_of_one(alone, tmp_path: Path, way: str) -> None:
+    found = carry_out(tmp_path, *WAYS[way], poison=True)
+    assert found["skipped_updates"][-1] > 2
+    torch.testing.assert_close(found, alone[1], rtol=1e-5, atol=1e-6)
 
 
 def torchrun(folder: Path, word: str, *options: str) -> subprocess.Popen:

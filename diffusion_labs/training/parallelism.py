@@ -1,0 +1,96 @@
+"""How the processes of a run share a model."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.world import World
+
+Parallelism = Literal["auto", "ddp", "fsdp"]
+COPIES = 5  # of the parameters: they, their gradients, two moments of Adam, their average
+SHARE = 0.5  # of a device's memory that these may take; activations need the rest
+
+
+def chosen(parallelism: Parallelism, objective: nn.Module, world: World, device: torch.device) -> Parallelism:
+    """DDP or FSDP2: what was asked for, or by the size of the model.
+
+    It is FSDP2 where weights, gradients, moments and average, five copies of all, take more than half of a GPU.
+    """
+    if world.size == 1 or parallelism != "auto":
+        return "ddp" if world.size == 1 else parallelism
+    if device.type != "cuda":
+        return "ddp"
+    needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
+    return "fsdp" if needed > SHARE * torch.cuda.get_device_properties(device).total_memory else "ddp"
+
+
+def share(state: TrainState, parallelism: Parallelism, world: World) -> nn.Module:
+    """Share the model of a state between the processes, and return what is called in place of its objective.
+
+    With ``"ddp"`` each process has all of it, and gradients are averaged (``DistributedDataParallel``). With ``"fsdp"``
+    weights, gradients, moments and the average are in parts (FSDP2, ``fully_shard``): each block, an entry of a
+    ``ModuleList``, is gathered where it is needed.
+    """
+    if world.size == 1:
+        return state.objective
+    if parallelism == "ddp":
+        return nn.parallel.DistributedDataParallel(state.objective)
+    before = dict(state.objective.named_parameters())
+    for model in (state.objective, state.ema.model):
+        _shard(model)
+    after = dict(state.objective.named_parameters())
+    _point_to(state.optimizer, {before[name]: after[name] for name in before})
+    return state.objective
+
+
+def gradients_kept(objective: nn.Module) -> AbstractContextManager[None]:
+    """While it is open, backward passes add to gradients, and processes do not exchange them."""
+    if isinstance(objective, nn.parallel.DistributedDataParallel):
+        return objective.no_sync()
+    if hasattr(objective, "set_requires_gradient_sync"):
+        return _unsynchronised(objective)
+    return nullcontext()
+
+
+@contextmanager
+def _unsynchronised(objective: Any) -> Iterator[None]:
+    objective.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        objective.set_requires_gradient_sync(True)
+
+
+def whole(value: Any) -> Any:
+    """Nested data with the tensors that are in parts gathered, which is an exchange between the processes."""
+    return tree_map(lambda part: part.full_tensor() if hasattr(part, "full_tensor") else part, value)
+
+
+def _shard(model: nn.Module) -> None:
+    from torch.distributed.fsdp import fully_shard  # 4 s
+
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    for block in (block for blocks in reversed(lists) for block in blocks):  # the inner ones first
+        fully_shard(block)
+    fully_shard(model)
+
+
+def _point_to(optimizer: torch.optim.Optimizer, parameters: Mapping[Tensor, Any]) -> None:
+    """Let an optimizer have other parameters in place of its own, and its moments in the same parts."""
+    from torch.distributed.tensor import distribute_tensor
+
+    state = dict(optimizer.state)
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["params"] = [parameters[value] for value in group["params"]]
+    for value, moments in state.items():
+        new = parameters[value]
+        optimizer.state[new] = {
+            name: distribute_tensor(moment, new.device_mesh, new.placements) if moment.shape == value.shape else moment
+            for name, moment in moments.items()
+        }
