@@ -6,7 +6,7 @@ import shutil
 import uuid
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -43,6 +43,38 @@ def save_checkpoint(
     Raises:
         CheckpointError: if it cannot be written; nothing that was there is lost.
     """
+    return write_checkpoint(folder, step, snapshot(state), keep, keep_every)
+
+
+class Snapshot(NamedTuple):
+    """A state as it was, which nothing else can change.
+
+    Attributes:
+        structure: what there is below each key, with names in place of tensors; JSON.
+        tensors: below each key that has any, by name, on the CPU.
+    """
+
+    structure: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def snapshot(state: dict[str, Any]) -> Snapshot:
+    """Copy a state.
+
+    Raises:
+        TypeError: naming what a checkpoint cannot hold.
+    """
+    structure, tensors = {}, {}
+    for key, value in state.items():
+        own: dict[str, Tensor] = {}
+        structure[key] = _split(value, key, own)
+        if own:
+            tensors[key] = own
+    return Snapshot(structure, tensors)
+
+
+def write_checkpoint(folder: Path, step: int, state: Snapshot, keep: int = 3, keep_every: int | None = None) -> Path:
+    """``save_checkpoint`` of a state that has been copied."""
     for name, value in (("keep", keep), ("keep_every", keep_every)):
         if value is not None and value < 1:
             raise ValueError(f"{name} ({value}) must be at least 1")
@@ -132,14 +164,10 @@ def _free(folder: Path) -> str:
     return f"{shutil.disk_usage(nearest).free / 2**20:,.0f} MiB"
 
 
-def _write(folder: Path, state: dict[str, Any]) -> None:
-    structure = {}
-    for key, value in state.items():
-        tensors: dict[str, Tensor] = {}
-        structure[key] = _split(value, key, tensors)
-        if tensors:
-            save_file(tensors, folder / f"{key}.safetensors")
-    (folder / STRUCTURE).write_text(json.dumps(structure))
+def _write(folder: Path, state: Snapshot) -> None:
+    for key, tensors in state.tensors.items():
+        save_file(tensors, folder / f"{key}.safetensors")
+    (folder / STRUCTURE).write_text(json.dumps(state.structure))
     manifest = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in folder.iterdir():

@@ -21,6 +21,7 @@ from diffusion_labs.training.checkpoint import (
     load_newest,
     save_checkpoint,
 )
+from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.log import RunLog, SilentLog
@@ -86,8 +87,8 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
     """Train to the experiment's last step, and save the result.
 
     A batch whose loss or gradient is not finite, or a spike, changes nothing but the count of such batches, see
-    ``UpdateGuard``: it is as if the data did not have it. A checkpoint that cannot be written is warned of, and the run
-    goes on.
+    ``UpdateGuard``: it is as if the data did not have it. Checkpoints are written while training goes on; one that
+    cannot be written is warned of.
 
     Started by ``torchrun``, each process has its share of every batch. What a batch is, and when a step is done, does
     not depend on how many there are, nor on how they share the model. The first of them writes.
@@ -129,9 +130,12 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     objective = share(state, parallelism, world)
 
     log_of = RunLog if world.main else SilentLog
-    with log_of(run_dir, experiment.steps, state.step) as log, _stop_signals() as stopping:
+    writer = CheckpointWriter(
+        checkpoint_dir, keep=options.keep, keep_every=options.keep_every, failures=options.failed_saves
+    )
+    with log_of(run_dir, experiment.steps, state.step) as log, writer, _stop_signals() as stopping:
         losses: list[float] = []
-        logged, images, failed_saves = time.perf_counter(), 0, 0
+        logged, images = time.perf_counter(), 0
         buffers = list(state.objective.buffers())
         before = [buffer.clone() for buffer in buffers]
         while state.step < experiment.steps:
@@ -176,15 +180,10 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
                 losses, images, logged = [], 0, now
             if save:
                 content = whole(state.state_dict(world))
-                try:
-                    if world.main:
-                        save_checkpoint(checkpoint_dir, state.step, content, options.keep, options.keep_every)
-                    failed_saves = 0
-                except CheckpointError as error:
-                    failed_saves += 1
-                    if last or stop or failed_saves > options.failed_saves:
-                        raise
-                    warnings.warn(f"{error}; training goes on without it", stacklevel=2)
+                if world.main:
+                    writer.save(state.step, content)
+                    if last or stop:
+                        writer.finish(needed=True)
             if stop and not last:
                 raise Stopped(
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",

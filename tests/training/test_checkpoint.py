@@ -3,14 +3,25 @@
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from diffusion_labs.training import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from diffusion_labs.training import (
+    CheckpointError,
+    checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    load_newest,
+    save_checkpoint,
+)
+from diffusion_labs.training.checkpoint import checkpoints
+from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 
 STATE = {
     "model": {
@@ -132,3 +143,57 @@ def test_other_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="could not be written"):
         save_checkpoint(tmp_path / "file", 1, {"step": 1})
     assert latest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_state_that_changes_while_it_is_written_is_saved_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    """Training goes on before the first byte is written, and the next save waits for this one."""
+    write, go_on, order = checkpoint._write, threading.Event(), []
+
+    def slow(folder: Path, state: checkpoint.Snapshot) -> None:
+        assert go_on.wait(30)
+        write(folder, state)
+        order.append(state.structure["step"]["value"])
+
+    monkeypatch.setattr(checkpoint, "_write", slow)
+    state = {"model": {"a": torch.zeros(3)}, "step": 0}
+    with CheckpointWriter(tmp_path, keep=3, keep_every=None, failures=0) as writer:
+        for step in (1, 2):
+            state["model"]["a"] += 1
+            state["step"] = step
+            writer.save(step, state)
+            assert order == list(range(1, step))
+            state["model"]["a"] += 10
+            go_on.set()
+    assert order == [1, 2]
+    assert [load_checkpoint(path)["model"]["a"].tolist() for path in checkpoints(tmp_path)] == [[1] * 3, [12] * 3]
+
+
+@pytest.mark.parametrize("fatal", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path, fatal: int) -> None:
+    """When a file, all files, or the folder are not yet flushed: the thread that writes dies with the process."""
+    code = """
+import os, signal, sys, torch
+from pathlib import Path
+from diffusion_labs.training import checkpoint
+from diffusion_labs.training.checkpoint_writer import CheckpointWriter
+folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
+flushed, flush = [], checkpoint.flush
+
+def dying(path):
+    flushed.append(path)
+    if len(flushed) == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(path)
+
+with CheckpointWriter(folder, keep=3, keep_every=None, failures=0) as writer:
+    writer.save(1, {"model": {"a": torch.ones(10)}})
+    writer.finish(needed=True)
+    checkpoint.flush = dying
+    writer.save(2, {"model": {"a": torch.full((10,), 2.0)}})
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(fatal)], timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    path, state = load_newest(tmp_path)
+    assert path.name == "step-00000001"
+    assert state["model"]["a"].sum() == 10
+    assert len(list(tmp_path.glob(".tmp-*"))) == 1

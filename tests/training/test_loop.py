@@ -281,7 +281,7 @@ class FullDisk:
         self.write = checkpoint._write
 
     def __call__(self, folder, state) -> None:
-        if state["step"] in self.steps:
+        if state.structure["step"]["value"] in self.steps:
             raise OSError(errno.ENOSPC, "No space left on device")
         self.write(folder, state)
 
