@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diffusion_labs.adapters import CFGuidance
 from diffusion_labs.files import whole_file
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
 from diffusion_labs.interop.compvis_checkpoint import load_compvis_checkpoint, to_compvis_checkpoint
@@ -20,9 +21,15 @@ from diffusion_labs.interop.diffusers_dit import load_diffusers_dit, save_diffus
 from diffusion_labs.interop.diffusers_mmdit import NAME as MMDIT_CLASS
 from diffusion_labs.interop.diffusers_mmdit import load_diffusers_mmdit, save_diffusers_mmdit
 from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
-from diffusion_labs.interop.diffusers_pipeline_index import INDEX
+from diffusion_labs.interop.diffusers_pipeline_index import INDEX, UNCLIP, read_index
 from diffusion_labs.interop.diffusers_pixart import NAME as PIXART_CLASS
 from diffusion_labs.interop.diffusers_pixart import load_diffusers_pixart, save_diffusers_pixart
+from diffusion_labs.interop.diffusers_prior import NAME as PRIOR_CLASS
+from diffusion_labs.interop.diffusers_prior import load_diffusers_prior, save_diffusers_prior
+from diffusion_labs.interop.diffusers_unclip import PLACES as UNCLIP_DECODER
+from diffusion_labs.interop.diffusers_unclip import load_diffusers_unclip_decoder, save_diffusers_unclip_decoder
+from diffusion_labs.interop.diffusers_unclip_pipeline import load_diffusers_unclip
+from diffusion_labs.interop.diffusers_unclip_written import save_diffusers_unclip
 from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
 from diffusion_labs.interop.dit import load_dit, to_dit
@@ -44,8 +51,9 @@ from diffusion_labs.models.adm_unet import (
     adm_unet,
 )
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, presets
+from diffusion_labs.models.dalle2 import DALLE2
 from diffusion_labs.models.ldm import LDM_UNETS, LatentDiffusion, ldm_unet
-from diffusion_labs.models.transformer import DITS, DiT, MMDiT, PixArt, dit
+from diffusion_labs.models.transformer import DITS, DiT, MMDiT, PixArt, PriorTransformer, dit
 from diffusion_labs.pretrained import from_pretrained
 from diffusion_labs.pretrained.folder import CONFIG, FORMAT
 
@@ -113,8 +121,9 @@ def read_model(
     """A model in any format.
 
     Args:
-        source: a folder of ours or of diffusers (of a pipeline, U-Net, Transformer or autoencoder), or a file of
-            weights of Stable Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
+        source: a folder of ours or of diffusers (of a pipeline, U-Net, Transformer, prior or autoencoder, or with
+            ``decoder`` and ``text_proj`` of unCLIP), or a file of weights of Stable Diffusion, Latent Diffusion,
+            guided-diffusion or torchmultimodal.
         preset: of files, which do not hold the sizes: one of ``PRESETS``.
         like: likewise: a folder of ours with a model of the same sizes.
         averaged: of files: take the moving averages of the U-Net.
@@ -136,7 +145,10 @@ def read_model(
     if not source.exists():
         raise FileNotFoundError(f"there is no file or folder {source}")
     if (source / INDEX).is_file():
-        return load_diffusers_pipeline(source, variant=variant)
+        whole = load_diffusers_unclip if read_index(source).get("_class_name") == UNCLIP else load_diffusers_pipeline
+        return whole(source, variant=variant)
+    if all((source / place / CONFIG).is_file() for place in UNCLIP_DECODER):
+        return load_diffusers_unclip_decoder(source, variant=variant)
     config = json.loads((source / CONFIG).read_text()) if (source / CONFIG).is_file() else {}
     if config.get("format") == FORMAT:
         return from_pretrained(source)
@@ -145,6 +157,8 @@ def read_model(
         return load_diffusers_unet(source, variant=variant)
     if name in AUTOENCODER_CLASSES:
         return load_diffusers_autoencoder(source, variant=variant).model
+    if name == PRIOR_CLASS:
+        return load_diffusers_prior(source, variant=variant).model
     if name in TRANSFORMERS:
         return TRANSFORMERS[name](source, variant=variant)
     raise ValueError(
@@ -154,7 +168,7 @@ def read_model(
 
 
 def write_diffusers(model: nn.Module, folder: str | Path) -> None:
-    """Write a model as diffusers does: a pipeline, U-Net, Transformer or autoencoder.
+    """Write a model as diffusers does: a pipeline, U-Net, Transformer, prior or autoencoder.
 
     Raises:
         ValueError: for a model that diffusers has not.
@@ -286,6 +300,9 @@ DIFFUSERS: dict[type, Callable[..., Any]] = {
     DiT: save_diffusers_dit,
     PixArt: save_diffusers_pixart,
     MMDiT: save_diffusers_mmdit,
+    PriorTransformer: save_diffusers_prior,
+    CFGuidance: save_diffusers_unclip_decoder,
+    DALLE2: save_diffusers_unclip,
     ADMUNet: save_diffusers_unet,
     AutoencoderKL: save_diffusers_autoencoder,
     VQModel: save_diffusers_autoencoder,

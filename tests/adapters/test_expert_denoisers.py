@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import diffusion_labs as dl
 from tests.catalogue import SIZE, TinyNetwork, randomise
@@ -54,10 +55,21 @@ def test_each_sample_is_computed_by_the_network_of_its_time(training: bool) -> N
     for field in ("prediction", "variance_value"):
         rows = torch.cat([getattr(one, field) for one in expected])
         torch.testing.assert_close(getattr(output, field), rows)
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
-    for count in (7, 3):
-        part = (x[:count], t[:count], {"class": conditions["class"][:count]})
-        torch.testing.assert_close(compiled(*part).prediction, output.prediction[:count], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_graph_serves_every_batch_and_gives_the_same() -> None:
+    low, middle, high = (randomise(TinyNetwork(), seed) for seed in range(3))
+    model = dl.ExpertDenoisers(high, {500: middle, 100: low})
+    x, t, conditions = given()
+    graphs = CompileCounterWithBackend("aot_eager")
+    for training in (True, False):
+        expected = model.train(training)(x, t, conditions).prediction
+        compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=graphs)
+        for count in (7, 3, 5):
+            part = (x[:count], t[:count], {"class": conditions["class"][:count]})
+            torch.testing.assert_close(compiled(*part).prediction, expected[:count], rtol=1e-4, atol=1e-5)
+    assert graphs.frame_count == 2
 
 
 def test_in_sampling_one_network_computes_each_step() -> None:

@@ -139,6 +139,7 @@ MORE_GRAPHS = (
     *("network-adm_unet", "network-ldm_unet", "objective-vq"),
     *("autoencoder-kl_without_quant_conv", "network-adm_unet_learned_variance", "adapter-train-cfguidance_projected"),
     *("loss-vlb_importance", "loss-weighted_importance", "system-diffusion_prior"),
+    "system-unclip_encoder",
     *(f"schedule-{name}" for name in ("linear", "scaled_linear", "quadratic", "sigmoid", "short", "cosine_flow")),
     *("density-mode_of_the_ends", "density-loss_second_moment_of_normal"),
     *(f"sampler-{name}" for name in ("ddpm_large", "lms_2", "adams_2", "unipc_1", "unipc_2", "deis_2")),
