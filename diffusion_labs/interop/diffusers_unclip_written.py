@@ -26,13 +26,15 @@ from diffusion_labs.samplers.sampler import Sampler
 
 # Keys that an UnCLIPScheduler has no choice of
 FIXED = {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "linspace", "thresholding": False}
+TEXT_PROJ = "diffusers.pipelines.deprecated.unclip.text_proj"
 SHARED = ("num_train_timesteps", "beta_schedule", "prediction_type", "clip_sample", "clip_sample_range")
 
 
 def save_diffusers_unclip(model: DALLE2, folder: str | Path) -> None:
     """Write a folder that ``UnCLIPPipeline.from_pretrained`` of diffusers reads, for the same images.
 
-    Steps and scales of the guidance are no part of it.
+    Steps and scales of the guidance are no part of it. The text projection is named by its place in diffusers since the
+    pipeline is deprecated there; for older versions, it is ``"unclip"`` in the index, as in released folders.
 
     Args:
         model: as ``load_diffusers_unclip`` reads it: texts by an ``UnCLIPTextEncoder``, whose "" is what no text is to
@@ -144,7 +146,7 @@ def _scheduler(sampler: Sampler, learned: bool) -> dict[str, Any]:
 
 
 def _index() -> dict[str, list[str]]:
-    libraries = {"text_encoder": "transformers", "tokenizer": "transformers", "text_proj": "unclip"}
+    libraries = {"text_encoder": "transformers", "tokenizer": "transformers", "text_proj": TEXT_PROJ}
     return {name: [libraries.get(name, "diffusers"), classes[0]] for name, classes in UNCLIP_PARTS.items()}
 
 

@@ -132,11 +132,9 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
     return folder / "theirs", their_images(pipeline)
 
 
-def test_images_are_those_of_diffusers_and_come_back(
-    released: tuple[Path, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_are_those_of_diffusers_and_come_back(released: tuple[Path, Tensor], tmp_path: Path) -> None:
     """Read, converted to our format and back: theirs to 1e-4, with another network in the last step."""
-    from diffusers.pipelines.deprecated import unclip
+    from diffusers.pipelines.deprecated.unclip import UnCLIPPipeline
 
     folder, expected = released
     assert expected.std() > 0.1
@@ -147,13 +145,31 @@ def test_images_are_those_of_diffusers_and_come_back(
 
     main(["convert", str(folder), str(tmp_path / "own")])
     main(["convert", str(tmp_path / "own"), str(tmp_path / "ours"), "--to", "diffusers"])
-    monkeypatch.setattr(diffusers.pipelines, "unclip", unclip, raising=False)
-    again = unclip.UnCLIPPipeline.from_pretrained(tmp_path / "ours")
+    again = UnCLIPPipeline.from_pretrained(tmp_path / "ours")
     again.set_progress_bar_config(disable=True)
     torch.testing.assert_close(their_images(again), expected, rtol=0, atol=1e-4)
     for name, config in SCHEDULERS.items():
         wanted, written = diffusers.UnCLIPScheduler(**config).config, getattr(again, name).config
         assert {key: written[key] for key in wanted if not key.startswith("_")}.items() <= wanted.items()
+
+
+@torch.no_grad()
+def test_no_text_is_the_encoding_of_the_empty_one(released: tuple[Path, Tensor]) -> None:
+    """Where a caption is absent, and where guidance leads away from it."""
+    model = load(released[0]).double()
+    embedding, noise = torch.randn(2, WIDTH).double(), torch.randn(2, 3, 8, 8).double()
+
+    def decoded(**options: Any) -> Tensor:
+        return model.decode(embedding, noise=noise, generator=torch.Generator().manual_seed(1), **options)
+
+    empty = {name: value.expand(2, *value.shape[1:]) for name, value in model.encode_text("").items()}
+    text = {name: value.expand(2, *value.shape[1:]) for name, value in model.encode_text("a cat").items()}
+    negative = {f"negative_{name}": value for name, value in empty.items()}
+    torch.testing.assert_close(decoded(), decoded(conditions=empty), rtol=0, atol=1e-5)
+    torch.testing.assert_close(decoded(conditions=text), decoded(conditions=text | negative), rtol=0, atol=1e-5)
+    assert (decoded(conditions=text) - decoded()).abs().max() > 1e-2
+    with pytest.raises(ValueError, match="encodes no images, which edits begin with"):
+        model.variations(torch.zeros(1, 3, 8, 8))
 
 
 def test_the_prior_and_the_decoder_go_through_our_format_alone(released: tuple[Path, Tensor], tmp_path: Path) -> None:
