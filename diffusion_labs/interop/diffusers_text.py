@@ -31,7 +31,7 @@ def read_text_encoder(folder: Path, variant: str | None) -> CLIPTextEncoder:
 def read_text_encoders(folder: Path, variant: str | None) -> ConcatTextEncoder:
     """Those of Stable Diffusion XL: the states of the last layer but one of both, and the second's pooled output."""
     first = _read(folder, "", variant, states=penultimate_states)
-    options = {"states": penultimate_states, "pooled_name": POOLED_NAME}
+    options: dict[str, Any] = {"states": penultimate_states, "pooled_name": POOLED_NAME}
     return ConcatTextEncoder([first, _read(folder, "_2", variant, model_class=CLASSES[1], **options)])
 
 

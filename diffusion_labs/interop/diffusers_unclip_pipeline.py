@@ -19,6 +19,7 @@ from diffusion_labs.interop.diffusers_unet import load_diffusers_unet
 from diffusion_labs.models.dalle2 import DALLE2, DiffusionPrior, unchanged
 from diffusion_labs.predictors.clamp import StaticClamp
 from diffusion_labs.samplers.ddpm import DDPMSampler
+from diffusion_labs.samplers.sampler import Sampler
 
 VARIANCES = {False: "fixed_small_log", True: "learned_range"}
 LAST = 0  # the time of the last step, which is another network's
@@ -125,7 +126,7 @@ def _sized(folder: Path) -> tuple[Mapping[str, Any], int]:
     return config, size
 
 
-def check_images(sampler: DDPMSampler) -> None:
+def check_images(sampler: Sampler) -> None:
     """Refuse a decoder whose images may leave [-1, 1], as the pipeline clips them there before they are upsampled."""
     match sampler.predictor.clamp:
         case StaticClamp(low, high) if low >= -1 and high <= 1:

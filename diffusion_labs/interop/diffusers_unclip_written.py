@@ -75,8 +75,8 @@ def save_diffusers_unclip(model: DALLE2, folder: str | Path) -> None:
     with whole_folder(folder) as temporary:
         save_diffusers_prior(network, temporary / "prior", scale=prior.scale)
         save_diffusers_unclip_decoder(decoder, temporary, sample_size=model.sizes[0])
-        for name, part in (("super_res_first", first), ("super_res_last", last)):
-            save_diffusers_unet(part, temporary / name, sample_size=model.sizes[1])
+        for place, unet in (("super_res_first", first), ("super_res_last", last)):
+            save_diffusers_unet(unet, temporary / place, sample_size=model.sizes[1])
         for name, config in schedulers.items():
             (temporary / name).mkdir()
             _write(temporary / name / SCHEDULER, config)
@@ -109,7 +109,8 @@ def _networks(adapter: Any) -> tuple[ADMUNet, ADMUNet]:
             f"the upsampler resizes with mode={adapter.mode!r} and antialias={adapter.antialias}, but diffusers with "
             "'bicubic' and True"
         )
-    first = last = adapter.model
+    first: Any = adapter.model
+    last: Any = first
     if type(first) is ExpertDenoisers:
         if first.highest_times != (LAST,):
             raise ValueError(

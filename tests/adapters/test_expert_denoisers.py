@@ -68,7 +68,7 @@ def test_one_graph_serves_every_batch_and_gives_the_same() -> None:
         compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=graphs)
         made = []
         for count in (7, 3, 5):
-            part = (x[:count], t[:count], {"class": conditions["class"][:count]})
+            part = (x[:count].clone(), t[:count].clone(), {"class": conditions["class"][:count].clone()})
             torch.testing.assert_close(compiled(*part).prediction, expected[:count], rtol=1e-4, atol=1e-5)
             made.append(graphs.frame_count)
         assert made == [made[0]] * 3  # none is made for another batch
