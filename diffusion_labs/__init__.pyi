@@ -53,6 +53,7 @@ from .models.encoders import SentenceEncoder as SentenceEncoder
 from .models.encoders import SpatialRescaler as SpatialRescaler
 from .models.encoders import T5TextEncoder as T5TextEncoder
 from .models.encoders import TextEncoder as TextEncoder
+from .models.encoders import UnCLIPTextEncoder as UnCLIPTextEncoder
 from .models.encoders import encode_distinct as encode_distinct
 from .models.dalle2 import DiffusionPrior as DiffusionPrior
 from .models.dalle2 import dalle2_prior as dalle2_prior
@@ -108,6 +109,7 @@ from .adapters.guidance_interval import GuidanceInterval as GuidanceInterval
 from .adapters.classifier_guidance import ClassifierGuidance as ClassifierGuidance
 from .adapters.concatenation import Concatenation as Concatenation
 from .adapters.edm_preconditioning import EDMPreconditioning as EDMPreconditioning
+from .adapters.expert_denoisers import ExpertDenoisers as ExpertDenoisers
 from .adapters.inpainting import InPainting as InPainting
 from .adapters.inpainting import image_then_mask as image_then_mask
 from .adapters.inpainting import image_then_signed_mask as image_then_signed_mask
@@ -310,6 +312,8 @@ from .interop import save_diffusers_unet as save_diffusers_unet
 from .interop import to_compvis_unet as to_compvis_unet
 from .interop import to_diffusers_unet as to_diffusers_unet
 from .interop import from_diffusers_unclip_config as from_diffusers_unclip_config
+from .interop import load_diffusers_unclip as load_diffusers_unclip
+from .interop import save_diffusers_unclip as save_diffusers_unclip
 from .interop import load_diffusers_unclip_decoder as load_diffusers_unclip_decoder
 from .interop import save_diffusers_unclip_decoder as save_diffusers_unclip_decoder
 from .interop import load_compvis_checkpoint as load_compvis_checkpoint

@@ -397,6 +397,10 @@ def pretrained_encoder(name: str, **options: Any) -> dl.PretrainedTextEncoder:
     if name == "clip":
         config = transformers.CLIPTextConfig(**layers, **ids, max_position_embeddings=9)
         return dl.CLIPTextEncoder(randomise(transformers.CLIPTextModel(config)), tokenizer, **options)
+    if name == "unclip":
+        config = transformers.CLIPTextConfig(**layers, **ids, max_position_embeddings=9, projection_dim=5)
+        model = randomise(transformers.CLIPTextModelWithProjection(config))
+        return dl.UnCLIPTextEncoder(model, tokenizer, **options)
     if name == "t5":
         config = transformers.T5Config(**ids, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
         return dl.T5TextEncoder(randomise(transformers.T5EncoderModel(config)), tokenizer, **options)
@@ -470,7 +474,7 @@ SYSTEMS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
     "byte_text_encoder": lambda: (text_encoder(), (text_encoder().tokenize(texts()),)),
     **{
         f"{name}_encoder": lambda name=name: (pretrained_encoder(name), (torch.tensor([[1, 3, 7, 8], [1, 8, 0, 0]]),))
-        for name in ("clip", "t5", "sentence")
+        for name in ("clip", "t5", "sentence", "unclip")
     },
     "ldm_text_encoder": lambda: (ldm_text_encoder(), (torch.tensor([[1, 3, 7, 8], [1, 8, 0, 0]]),)),
     "concat_text_encoder": lambda: (
@@ -639,6 +643,9 @@ ADAPTERS: dict[str, AdapterCase] = {
         inputs=lambda x: {"measurement": halve(x) + 0.5},
     ),
     "edm_preconditioning": AdapterCase(lambda model: dl.EDMPreconditioning(model, SCHEDULES["cosine"]())),
+    "expert_denoisers": AdapterCase(
+        lambda model: dl.ExpertDenoisers(model, {10: randomise(copy.deepcopy(model), seed=1)}),
+    ),
     "micro_conditioning": AdapterCase(
         lambda model: dl.MicroConditioning(model, 8),
         inputs=lambda x: {"sizes": torch.arange(6.0).expand(len(x), -1)},

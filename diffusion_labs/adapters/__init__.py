@@ -8,6 +8,7 @@ from diffusion_labs.adapters.classifier_guidance import ClassifierGuidance
 from diffusion_labs.adapters.combinations import AdaptiveProjectedGuidance, GuidanceRescale
 from diffusion_labs.adapters.concatenation import Concatenation
 from diffusion_labs.adapters.edm_preconditioning import EDMPreconditioning
+from diffusion_labs.adapters.expert_denoisers import ExpertDenoisers
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.adapters.inpainting import InPainting, image_then_mask, image_then_signed_mask, mask_then_image
 from diffusion_labs.adapters.known_region import KnownRegion
@@ -26,6 +27,7 @@ __all__ = [
     "ClassifierGuidance",
     "Concatenation",
     "EDMPreconditioning",
+    "ExpertDenoisers",
     "GuidanceInterval",
     "GuidanceRescale",
     "InPainting",

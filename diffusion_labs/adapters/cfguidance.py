@@ -26,10 +26,10 @@ class CFGuidance(ConditionDropout):
     conditional half. (Ho and Salimans' w is ``guidance_scale - 1``.)
 
     The null value of a condition is the one given here, or the network's null class, or zeros. A
-    condition that is absent from a call counts as null. Null tokens are one token, by ``<name>_mask``, where
-    the network takes one. The input ``negative_<name>`` takes the place of the null value, in training too, where it is
-    the encoding of no text, for example (see ``Conditioner``); its number of tokens may be another, with
-    ``negative_<name>_mask`` for those that are valid.
+    condition that is absent from a call counts as null. Null tokens are as many as are given here, by
+    ``<name>_mask``, where the network takes a mask: one if they are a vector or zeros. The input ``negative_<name>``
+    takes the place of the null value, in training too, where it is the encoding of no text, for example (see
+    ``Conditioner``); its number of tokens may be another, with ``negative_<name>_mask`` for those that are valid.
 
     Scales by name guide each condition on its own (Composable Diffusion, arXiv 2206.01714), in one call:
     ``u + sum_i s_i (c_i - u)``, where c_i is the model with condition i and without the others that have a scale.
@@ -41,7 +41,8 @@ class CFGuidance(ConditionDropout):
         dropout: probability of dropping, by name of the condition; a tuple of names is dropped
             jointly. These conditions are the ones guided.
         null: null values by name: an ``nn.Parameter`` is learned, a tensor or number is fixed. Its
-            shape is that of one sample's condition, or broadcasts to it (``[d]`` for tokens ``[n, d]``).
+            shape is that of one sample's condition, or broadcasts to it (``[d]`` for tokens ``[n, d]``). Where the
+            network takes a mask of the tokens, their number may be another than the condition's.
         guidance_scale: 1 is no guidance, 0 unconditional; or scales by name or names. May be set at any time.
         combine: makes the guided prediction of those of the passes: ``linear``, ``GuidanceRescale`` or
             ``AdaptiveProjectedGuidance``.

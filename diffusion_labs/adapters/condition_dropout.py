@@ -54,7 +54,7 @@ class ConditionDropout(Adapter):
     def complete(self, given: ConditionalInputs, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions, with nulls for those that are absent, and the nulls of all, with the masks of tokens.
 
-        One null token is one token, however long the sequence that it takes the place of.
+        Null tokens are as many as they are, one of a vector, however long the sequence that they take the place of.
         """
         conditions, nulls = dict(given), {}
         for name in self.guided:
@@ -63,10 +63,13 @@ class ConditionDropout(Adapter):
                 continue
             nulls[name] = null
             own: Tensor | None = getattr(self, f"null_{name}", None)
-            if self._has_mask(name) and (own is None or own.ndim < 2):
-                first = torch.arange(null.shape[1], device=x.device) == 0
-                nulls[mask_of(name)] = first.expand(x.shape[0], -1)
-                conditions.setdefault(mask_of(name), torch.ones_like(nulls[mask_of(name)]))
+            if self._has_mask(name):
+                count, length, mask = 1 if own is None or own.ndim < 2 else own.shape[0], null.shape[1], mask_of(name)
+                nulls[mask] = (torch.arange(length, device=x.device) < count).expand(x.shape[0], -1)
+                if name in given:
+                    conditions[mask] = pad(given.get(mask, all_valid(given[name])), length)
+                    conditions[name] = pad(given[name], length)
+                conditions.setdefault(mask, nulls[mask])
             conditions.setdefault(name, null)
         return conditions, nulls
 
@@ -130,7 +133,10 @@ class ConditionDropout(Adapter):
             sides = self.condition_shapes.get(name, tuple(null.shape))
             shape = torch.Size([x.shape[0], *(1 if side is None else side for side in sides)])
         if null is not None:
-            return (null if condition is None else null.to(condition.dtype)).expand(shape)
+            null = null if condition is None else null.to(condition.dtype)
+            if null.ndim < 2 or not self._has_mask(name):
+                return null.expand(shape)
+            return pad(null[None], max(shape[1], null.shape[0])).expand(x.shape[0], -1, -1)
         assert condition is not None
         if not condition.is_floating_point():
             raise ValueError(
@@ -158,5 +164,7 @@ def all_valid(tokens: Tensor) -> Tensor:
 
 
 def pad(value: Tensor, length: int) -> Tensor:
-    """Tokens, or their mask, ``[b, n, ...]``, with zeros up to a length."""
+    """Tokens, or their mask, ``[b, n, ...]``, with zeros up to a length; the same tensor if it has that."""
+    if value.shape[1] == length:
+        return value
     return torch.cat([value, value.new_zeros(value.shape[0], length - value.shape[1], *value.shape[2:])], dim=1)

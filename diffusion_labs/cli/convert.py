@@ -13,10 +13,10 @@ from diffusion_labs.interop.convert import (
     PRESETS,
     read_model,
     write_compvis,
-    write_diffusers,
     write_guided_diffusion,
     write_torchmultimodal,
 )
+from diffusion_labs.interop.diffusers_folder import write_diffusers
 from diffusion_labs.pretrained import save_pretrained
 
 FILE = ".safetensors"
@@ -45,8 +45,9 @@ def convert(
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
 
-    SRC is a folder of ours, a folder of diffusers (pipeline, U-Net, Transformer or autoencoder), or a file of weights
-    of Stable Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
+    SRC is a folder of ours, a folder of diffusers (pipeline, U-Net, Transformer, prior or autoencoder, or unCLIP's
+    decoder with its text_proj), or a file of weights of Stable Diffusion, Latent Diffusion, guided-diffusion or
+    torchmultimodal.
 
     Args:
         source: what to read.

@@ -38,6 +38,8 @@ from diffusion_labs.interop.diffusers_unclip import (
     load_diffusers_unclip_decoder,
     save_diffusers_unclip_decoder,
 )
+from diffusion_labs.interop.diffusers_unclip_pipeline import load_diffusers_unclip
+from diffusion_labs.interop.diffusers_unclip_written import save_diffusers_unclip
 from diffusion_labs.interop.diffusers_unet import (
     from_diffusers_unet_config,
     load_diffusers_unet,
@@ -79,6 +81,7 @@ __all__ = [
     "load_diffusers_pipeline",
     "load_diffusers_pixart",
     "load_diffusers_prior",
+    "load_diffusers_unclip",
     "load_diffusers_unclip_decoder",
     "load_diffusers_unet",
     "load_dit",
@@ -94,6 +97,7 @@ __all__ = [
     "save_diffusers_pipeline",
     "save_diffusers_pixart",
     "save_diffusers_prior",
+    "save_diffusers_unclip",
     "save_diffusers_unclip_decoder",
     "save_diffusers_unet",
     "to_compvis_autoencoder",

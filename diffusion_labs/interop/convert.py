@@ -13,18 +13,7 @@ from diffusion_labs.files import whole_file
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
 from diffusion_labs.interop.compvis_checkpoint import load_compvis_checkpoint, to_compvis_checkpoint
 from diffusion_labs.interop.compvis_unet import load_compvis_unet, to_compvis_unet
-from diffusion_labs.interop.diffusers_autoencoder import SIZES as AUTOENCODER_CLASSES
-from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
-from diffusion_labs.interop.diffusers_dit import NAME as DIT_CLASS
-from diffusion_labs.interop.diffusers_dit import load_diffusers_dit, save_diffusers_dit
-from diffusion_labs.interop.diffusers_mmdit import NAME as MMDIT_CLASS
-from diffusion_labs.interop.diffusers_mmdit import load_diffusers_mmdit, save_diffusers_mmdit
-from diffusion_labs.interop.diffusers_pipeline import load_diffusers_pipeline, save_diffusers_pipeline
-from diffusion_labs.interop.diffusers_pipeline_index import INDEX
-from diffusion_labs.interop.diffusers_pixart import NAME as PIXART_CLASS
-from diffusion_labs.interop.diffusers_pixart import load_diffusers_pixart, save_diffusers_pixart
-from diffusion_labs.interop.diffusers_unet import READERS as UNET_CLASSES
-from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
+from diffusion_labs.interop.diffusers_folder import read_diffusers
 from diffusion_labs.interop.dit import load_dit, to_dit
 from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
 from diffusion_labs.interop.released_systems import SYSTEMS
@@ -45,7 +34,7 @@ from diffusion_labs.models.adm_unet import (
 )
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel, presets
 from diffusion_labs.models.ldm import LDM_UNETS, LatentDiffusion, ldm_unet
-from diffusion_labs.models.transformer import DITS, DiT, MMDiT, PixArt, dit
+from diffusion_labs.models.transformer import DITS, DiT, dit
 from diffusion_labs.pretrained import from_pretrained
 from diffusion_labs.pretrained.folder import CONFIG, FORMAT
 
@@ -74,11 +63,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **AUTOENCODERS,
 }
 PRESETS = tuple(NETWORKS)
-TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
-    DIT_CLASS: load_diffusers_dit,
-    PIXART_CLASS: load_diffusers_pixart,
-    MMDIT_CLASS: load_diffusers_mmdit,
-}
 
 
 def detect_format(keys: Iterable[str]) -> str:
@@ -113,8 +97,9 @@ def read_model(
     """A model in any format.
 
     Args:
-        source: a folder of ours or of diffusers (of a pipeline, U-Net, Transformer or autoencoder), or a file of
-            weights of Stable Diffusion, Latent Diffusion, guided-diffusion or torchmultimodal.
+        source: a folder of ours or of diffusers (of a pipeline, U-Net, Transformer, prior or autoencoder, or with
+            ``decoder`` and ``text_proj`` of unCLIP), or a file of weights of Stable Diffusion, Latent Diffusion,
+            guided-diffusion or torchmultimodal.
         preset: of files, which do not hold the sizes: one of ``PRESETS``.
         like: likewise: a folder of ours with a model of the same sizes.
         averaged: of files: take the moving averages of the U-Net.
@@ -135,31 +120,10 @@ def read_model(
         raise ValueError("preset and like give the sizes of files, but a folder holds its own; leave them out")
     if not source.exists():
         raise FileNotFoundError(f"there is no file or folder {source}")
-    if (source / INDEX).is_file():
-        return load_diffusers_pipeline(source, variant=variant)
     config = json.loads((source / CONFIG).read_text()) if (source / CONFIG).is_file() else {}
     if config.get("format") == FORMAT:
         return from_pretrained(source)
-    name = config.get("_class_name")
-    if name in UNET_CLASSES:
-        return load_diffusers_unet(source, variant=variant)
-    if name in AUTOENCODER_CLASSES:
-        return load_diffusers_autoencoder(source, variant=variant).model
-    if name in TRANSFORMERS:
-        return TRANSFORMERS[name](source, variant=variant)
-    raise ValueError(
-        f"{source} is no folder of ours, and none of a pipeline, U-Net, Transformer or autoencoder of diffusers"
-        f"{'' if name is None else f', but of a {name}'}"
-    )
-
-
-def write_diffusers(model: nn.Module, folder: str | Path) -> None:
-    """Write a model as diffusers does: a pipeline, U-Net, Transformer or autoencoder.
-
-    Raises:
-        ValueError: for a model that diffusers has not.
-    """
-    _of(model, DIFFUSERS, "diffusers")(model, folder)
+    return read_diffusers(source, variant=variant)
 
 
 def write_compvis(model: nn.Module, file: str | Path, *, version: int = 1) -> None:
@@ -281,15 +245,6 @@ FILLED: dict[type, Callable[..., Any]] = {
     VQModel: lambda model, tensors, averaged: load_compvis_autoencoder(model, tensors),
     DiT: lambda model, tensors, averaged: load_dit(model, tensors, averaged=averaged),
     LatentDiffusion: _fill_system,
-}
-DIFFUSERS: dict[type, Callable[..., Any]] = {
-    DiT: save_diffusers_dit,
-    PixArt: save_diffusers_pixart,
-    MMDiT: save_diffusers_mmdit,
-    ADMUNet: save_diffusers_unet,
-    AutoencoderKL: save_diffusers_autoencoder,
-    VQModel: save_diffusers_autoencoder,
-    LatentDiffusion: save_diffusers_pipeline,
 }
 COMPVIS: dict[type, Callable[..., Any]] = {
     ADMClassifier: lambda model, version: to_guided_diffusion(model),

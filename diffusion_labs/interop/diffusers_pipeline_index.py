@@ -1,7 +1,7 @@
 """The ``model_index.json`` of diffusers' pipelines: the classes that are known here, and their parts."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,10 +85,35 @@ PIPELINES = {
         conditions=0,
     ),
 }
+UNCLIP = "UnCLIPPipeline"
+UNCLIP_PARTS = {
+    "prior": ("PriorTransformer",),
+    "decoder": ("UNet2DConditionModel",),
+    "text_encoder": CLASSES[1:],
+    "tokenizer": _TOKENIZERS,
+    "text_proj": ("UnCLIPTextProjModel",),
+    "super_res_first": ("UNet2DModel",),
+    "super_res_last": ("UNet2DModel",),
+    "prior_scheduler": ("UnCLIPScheduler",),
+    "decoder_scheduler": ("UnCLIPScheduler",),
+    "super_res_scheduler": ("UnCLIPScheduler",),
+}
 # What does not change the image that is sampled: what hides or marks it, and what prepares images for that
 BESIDE = frozenset(
     {"safety_checker", "feature_extractor", "requires_safety_checker", "image_encoder", "add_watermarker", ZEROS}
 )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a pipeline.
+
+    Raises:
+        FileNotFoundError: without one.
+    """
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"{folder} has no {INDEX}; give the folder of a pipeline that diffusers saved")
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+    return index
 
 
 def checked_index(folder: Path) -> dict[str, Any]:
@@ -98,15 +123,20 @@ def checked_index(folder: Path) -> dict[str, Any]:
         FileNotFoundError: without an index.
         ValueError: naming the class or part that is not known.
     """
-    if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"{folder} has no {INDEX}; give the folder of a pipeline that diffusers saved")
-    index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+    index = read_index(folder)
     name = index.get("_class_name")
     if name not in PIPELINES:
         raise ValueError(
-            f"_class_name={name!r} is no pipeline of diffusers that is known here; give one of {list(PIPELINES)}"
+            f"_class_name={name!r} is no pipeline of diffusers that is known here; give one of {list(PIPELINES)}, or "
+            f"read an {UNCLIP} by load_diffusers_unclip"
         )
-    parts = PIPELINES[name].parts
+    check_parts(index, PIPELINES[name].parts)
+    return index
+
+
+def check_parts(index: Mapping[str, Any], parts: Mapping[str, tuple[str, ...] | None]) -> None:
+    """Raise a ``ValueError`` that names a part of an index which is missing, of another class, or not known."""
+    name = index["_class_name"]
     for key, value in index.items():
         if key not in parts and key not in BESIDE and not key.startswith("_") and value not in (None, [None, None]):
             raise ValueError(f"{name}: {key}={value!r} is not known; load its parts one by one")
@@ -117,4 +147,3 @@ def checked_index(folder: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{name}: {key} is of the class {found!r}, but must be {wanted}; load its parts one by one"
             )
-    return index

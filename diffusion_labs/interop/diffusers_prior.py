@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from diffusion_labs.construction import annotate, notes_of
 from diffusion_labs.interop.diffusers_models import ModelConfig, check_class, find_model, read_config, write_model
 from diffusion_labs.interop.dit_rules import BATCHED
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign, nested
@@ -34,6 +35,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "encoder_hid_proj_type": ("linear",),
     "added_emb_type": ("prd",),
 }
+MOMENTS = ("clip_mean", "clip_std")  # of the embeddings, with the weights
 _NORMS = {None: False, "layer": True}
 
 RULES = KeyRules(
@@ -99,9 +101,12 @@ def load_diffusers_prior(folder: str | Path, *, variant: str | None = None) -> D
     folder = find_model(folder, ["prior"])
     tensors = read_diffusers_weights(folder, variant)
     model = from_diffusers_prior_config(read_config(folder))
-    scale = _scale(tensors.pop("clip_mean", None), tensors.pop("clip_std", None))
+    mean, std = (tensors.pop(name, None) for name in MOMENTS)
     load_foreign(model, tensors, RULES)
-    return DiffusersPrior(model, scale)
+    if mean is None or std is None or not bool(std.any()):
+        return DiffusersPrior(model, LatentScale())
+    annotate(model, dict(zip(MOMENTS, (mean[0].tolist(), std[0].tolist()), strict=True)))
+    return DiffusersPrior(model, _scale(mean, std))
 
 
 def from_diffusers_prior_config(given: Mapping[str, Any]) -> PriorTransformer:
@@ -134,19 +139,22 @@ def save_diffusers_prior(model: PriorTransformer, folder: str | Path, *, scale: 
     Args:
         model: from ``prior_transformer``, in any dtype.
         folder: is made.
-        scale: of the embeddings, written as ``clip_mean`` and ``clip_std``; 0 and 1 if ``None``.
+        scale: of the embeddings, written as ``clip_mean`` and ``clip_std``; that which the network was read with if
+            ``None``, or 0 and 1.
 
     Raises:
         ValueError: for a network that diffusers has not.
     """
     config = to_diffusers_prior_config(model)
-    scale = LatentScale() if scale is None else scale
+    shift, factor = (0.0, 1.0) if scale is None else (scale.shift.double().cpu(), scale.scale.double().cpu())
+    moments: dict[str, Any] = dict(zip(MOMENTS, (shift, 1 / factor), strict=True))
+    if scale is None:
+        moments |= {name: value for name, value in notes_of(model).items() if name in MOMENTS}
     like = torch.zeros(1, model.embed.in_features, dtype=torch.float64)
-    moments = {
-        "clip_mean": (like + scale.shift.double().cpu()).to(model.query.dtype),
-        "clip_std": (1 / (like + scale.scale.double().cpu())).to(model.query.dtype),
+    rows = {
+        name: (like + torch.as_tensor(value, dtype=like.dtype)).to(model.query.dtype) for name, value in moments.items()
     }
-    write_model(folder, config, {**RULES.to_theirs(model.state_dict()), **moments})
+    write_model(folder, config, {**RULES.to_theirs(model.state_dict()), **rows})
 
 
 def to_diffusers_prior_config(model: PriorTransformer) -> dict[str, Any]:
@@ -182,13 +190,11 @@ def _norm(module: nn.Module) -> str | None:
     return "layer" if list(module.parameters()) else None
 
 
-def _scale(mean: Tensor | None, std: Tensor | None) -> LatentScale:
-    """The scale ``(z - mean) / std``; one that changes nothing where the two were never set."""
-    scale = LatentScale()
-    if mean is None or std is None or not bool(std.any()):
-        return scale
+def _scale(mean: Tensor, std: Tensor) -> LatentScale:
+    """The scale ``(z - mean) / std``."""
     if not bool(((std != 0) & std.isfinite()).all()):
         raise ValueError("clip_std has values that are zero or not finite, by which embeddings cannot be divided")
+    scale = LatentScale()
     moments = {"shift": mean[0].double(), "scale": 1 / std[0].double()}
     scale.load_state_dict({name: value.float() for name, value in moments.items()})
     return scale

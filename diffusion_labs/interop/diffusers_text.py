@@ -11,6 +11,8 @@ from diffusion_labs.models.encoders import (
     CLIPTextEncoder,
     ConcatTextEncoder,
     LDMTextEncoder,
+    PretrainedTextEncoder,
+    UnCLIPTextEncoder,
     last_states,
     penultimate_states,
 )
@@ -29,7 +31,7 @@ def read_text_encoder(folder: Path, variant: str | None) -> CLIPTextEncoder:
 def read_text_encoders(folder: Path, variant: str | None) -> ConcatTextEncoder:
     """Those of Stable Diffusion XL: the states of the last layer but one of both, and the second's pooled output."""
     first = _read(folder, "", variant, states=penultimate_states)
-    options = {"states": penultimate_states, "pooled_name": POOLED_NAME}
+    options: dict[str, Any] = {"states": penultimate_states, "pooled_name": POOLED_NAME}
     return ConcatTextEncoder([first, _read(folder, "_2", variant, model_class=CLASSES[1], **options)])
 
 
@@ -68,6 +70,19 @@ def write_ldm_text_encoder(encoder: Any, folder: Path) -> dict[str, list[str | N
     return {"bert": ["latent_diffusion", LDM_TEXT_CLASS], "tokenizer": ["transformers", "BertTokenizer"]}
 
 
+def read_unclip_text_encoder(folder: Path, variant: str | None) -> UnCLIPTextEncoder:
+    """That of unCLIP."""
+    encoder: UnCLIPTextEncoder = _read(folder, "", variant, UnCLIPTextEncoder)
+    return encoder
+
+
+def write_unclip_text_encoder(encoder: Any, folder: Path) -> None:
+    """Write that of unCLIP."""
+    _check_tokenizer(encoder)
+    encoder.model.save_pretrained(folder / "text_encoder")
+    encoder.tokenizer.save_pretrained(folder / "tokenizer")
+
+
 def _checked_length(encoder: LDMTextEncoder) -> LDMTextEncoder:
     if encoder.max_length != LDM_LENGTH:
         raise ValueError(
@@ -82,10 +97,12 @@ def _check_tokenizer(encoder: Any) -> None:
         raise ValueError("the text encoder has no tokenizer, which a pipeline needs; give it one")
 
 
-def _read(folder: Path, suffix: str, variant: str | None, **options: Any) -> Any:
+def _read(
+    folder: Path, suffix: str, variant: str | None, kind: type[PretrainedTextEncoder] = CLIPTextEncoder, **options: Any
+) -> Any:
     model_folder = f"text_encoder{suffix}"
     has_variant = variant is not None and any((folder / model_folder).glob(f"*.{variant}*"))
-    encoder = CLIPTextEncoder.from_pretrained(
+    encoder = kind.from_pretrained(
         folder,
         model_folder=model_folder,
         tokenizer_folder=f"tokenizer{suffix}",

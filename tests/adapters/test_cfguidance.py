@@ -153,6 +153,24 @@ def test_learned_nulls_stand_in_for_absent_tokens_and_vectors() -> None:
     assert all(parameter.grad.abs().max() > 0 for parameter in null.values())
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_several_null_tokens_stand_for_fewer_or_more_of_the_condition(count: int) -> None:
+    """As ``negative_text`` of the same tokens does, and as they do alone, where the condition is absent."""
+    null = torch.randn(count, 6)
+    network = unet_with_tokens()
+    fixed = dl.CFGuidance(network, {"text": 1.0}, null={"text": null}, guidance_scale=3.0).eval()
+    plain = dl.CFGuidance(network, {"text": 1.0}, guidance_scale=3.0).eval()
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
+    text, mask = torch.randn(3, 4, 6), torch.arange(4) < torch.tensor([[1], [4], [3]])
+    many = null.expand(3, -1, -1)
+    alone = plain(x, t, {"text": many, "negative_text": many}).prediction
+    for given in ({"text": text}, {"text": text, "text_mask": mask}):
+        expected = plain(x, t, given | {"negative_text": many}).prediction
+        torch.testing.assert_close(fixed.eval()(x, t, given).prediction, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fixed.train()(x, t, given).prediction, alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fixed.eval()(x, t).prediction, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_adapters_work_around_a_wrapper_that_is_not_ours() -> None:
     class Wrapper(nn.Module):
         def __init__(self, module: nn.Module) -> None:

@@ -141,6 +141,7 @@ MORE_GRAPHS = (
     *("autoencoder-kl", "autoencoder-vq", "loss-vlb_importance", "loss-weighted_importance"),
     *(f"system-{name}" for name in ("diffusion_prior", "conditioner", "byte_text_encoder", "transformers_clip")),
     *("system-sentence_encoder", "system-concat_text_encoder"),
+    "system-unclip_encoder",
     *(f"schedule-{name}" for name in ("linear", "scaled_linear", "quadratic", "sigmoid", "short", "cosine_flow")),
     *(f"schedule-{name}" for name in ("shifted_flow", "flow_to_1000", "shifted_cosine", "cauchy")),
     *(f"density-{name}" for name in ("mode_of_the_ends", "loss_second_moment_of_normal", "edm", "logit_normal")),

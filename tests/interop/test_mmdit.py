@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import diffusion_labs as dl
-from diffusion_labs.interop.convert import read_model, write_diffusers
+from diffusion_labs.interop.convert import read_model
+from diffusion_labs.interop.diffusers_folder import write_diffusers
 from diffusion_labs.interop.diffusers_mmdit import SIZES, mmdit_rules
 from diffusion_labs.interop.key_rules import load_foreign
 from tests.catalogue import randomise

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_labs as dl
-from diffusion_labs.interop.convert import read_model, write_diffusers
+from diffusion_labs.interop.convert import read_model
+from diffusion_labs.interop.diffusers_folder import write_diffusers
 from diffusion_labs.interop.diffusers_pixart import NEUTRAL, SIZES, UNREAD
 from tests.catalogue import randomise
 

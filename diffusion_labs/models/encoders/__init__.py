@@ -20,6 +20,7 @@ from diffusion_labs.models.encoders.spatial_rescaler import SpatialRescaler
 from diffusion_labs.models.encoders.t5_text_encoder import T5TextEncoder
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, encode_distinct
 from diffusion_labs.models.encoders.transformers_clip import TransformersCLIP, byte_clip
+from diffusion_labs.models.encoders.unclip_text_encoder import UnCLIPTextEncoder
 
 __all__ = [
     "CLIP",
@@ -38,6 +39,7 @@ __all__ = [
     "T5TextEncoder",
     "TextEncoder",
     "TransformersCLIP",
+    "UnCLIPTextEncoder",
     "byte_clip",
     "encode_distinct",
     "last_states",

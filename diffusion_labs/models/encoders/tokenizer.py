@@ -7,6 +7,8 @@ from torch import Tensor
 
 from diffusion_labs.models.encoders.text_encoder import Texts
 
+LEGACY_END = 2  # what old configurations of CLIP have as the end, where it is the largest number among the tokens
+
 
 def import_transformers(needed_by: str) -> Any:
     """The library.
@@ -54,3 +56,17 @@ def tokenized(texts: Texts, tokenizer: Any, *, padding: str, max_length: int, ne
         "input_ids"
     ]
     return ids
+
+
+def up_to_end(ids: Tensor, end: int) -> Tensor:
+    """Which tokens of CLIP are not padding: those up to the first end of the text, which is also what many pad with.
+
+    Args:
+        ids: the tokens, ``[b, n]``.
+        end: the number of the end in the configuration of the model.
+
+    Returns:
+        Bool ``[b, n]``.
+    """
+    is_end = ids == (ids.amax(1, keepdim=True) if end == LEGACY_END else end)
+    return is_end.cumsum(1) - is_end.long() == 0

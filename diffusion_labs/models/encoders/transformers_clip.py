@@ -12,12 +12,11 @@ from diffusion_labs.models.encoders.byte_tokenizer import END, PADDING, START, V
 from diffusion_labs.models.encoders.clip import EncodedText
 from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
 from diffusion_labs.models.encoders.text_encoder import Texts, encode_distinct
-from diffusion_labs.models.encoders.tokenizer import import_transformers
+from diffusion_labs.models.encoders.tokenizer import import_transformers, up_to_end
 
 # Of the pixels in [0, 1] of CLIP's training data, as all its models are told
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-LEGACY_END = 2  # what old configurations have as the end of a text, where it is the largest number among the tokens
 
 
 class TransformersCLIP(PretrainedTextEncoder):
@@ -105,10 +104,8 @@ class TransformersCLIP(PretrainedTextEncoder):
         return dict(zip(self.names, (output.last_hidden_state, self.valid(ids), embedding), strict=True))
 
     def valid(self, ids: Int[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
-        """Which tokens are not padding: those up to the first end of the text, which is also what many pad with."""
-        end: int = self.model.config.text_config.eos_token_id
-        is_end = ids == (ids.amax(1, keepdim=True) if end == LEGACY_END else end)
-        return is_end.cumsum(1) - is_end.long() == 0
+        """Which tokens are not padding, see ``up_to_end``."""
+        return up_to_end(ids, self.model.config.text_config.eos_token_id)
 
     def pixels(self, x: Float[Tensor, "b c h w"]) -> Tensor:
         """What the model takes: the central square of images, resized, ``(x' - mean) / std`` with x' in [0, 1].
