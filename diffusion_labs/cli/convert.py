@@ -18,6 +18,8 @@ from diffusion_labs.interop.convert import (
 )
 from diffusion_labs.interop.diffusers_folder import write_diffusers
 from diffusion_labs.pretrained import save_pretrained
+from diffusion_labs.recipes.run import RUN_FILE, load_run
+from diffusion_labs.training import CheckpointError
 
 FILE = ".safetensors"
 FOLDERS: Mapping[str, Callable[..., Any]] = {"own": save_pretrained, "diffusers": write_diffusers}
@@ -45,12 +47,12 @@ def convert(
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
 
-    SRC is a folder of ours, a folder of diffusers (pipeline, U-Net, Transformer, prior or autoencoder, or unCLIP's
-    decoder with its text_proj), or a file of weights of Stable Diffusion, Latent Diffusion, guided-diffusion or
-    torchmultimodal.
+    SRC is the folder of a run, a folder of ours, a folder of diffusers (pipeline, U-Net, Transformer, prior or
+    autoencoder, or unCLIP's decoder with its text_proj), or a file of weights of Stable Diffusion, Latent Diffusion,
+    guided-diffusion or torchmultimodal.
 
     Args:
-        source: what to read.
+        source: what to read; of a run, the averaged weights of its newest whole checkpoint.
         target: what to write: a folder, or a file that ends in .safetensors.
         to: the format of DST. It is "own" for a folder and "compvis" for a file if this is not given; "diffusers" is
             another of folders, "guided-diffusion" (which has no null class) and "torchmultimodal" are others of files.
@@ -70,8 +72,11 @@ def convert(
         raise UserError(f"--to {name} writes {what}, but DST is {target}; change one of them")
     writers: dict[str, Callable[..., Any]] = {**FOLDERS, **FILES, "compvis": partial(write_compvis, version=version)}
     try:
-        model = read_model(source, preset=preset, like=like, averaged=averaged, variant=variant)
+        if (source / RUN_FILE).is_file() and preset is None and like is None:
+            model, _ = load_run(source)
+        else:
+            model = read_model(source, preset=preset, like=like, averaged=averaged, variant=variant)
         writers[name](model, target)
-    except (ValueError, OSError, ImportError, SafetensorError) as error:
+    except (ValueError, OSError, ImportError, SafetensorError, CheckpointError) as error:
         raise UserError(str(error)) from error
     print(target)

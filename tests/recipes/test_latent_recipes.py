@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import diffusion_labs as dl
 from diffusion_labs.cli import main
 from diffusion_labs.data import EncodedDataset, IDXImages
 from diffusion_labs.models.ldm import LatentScale
@@ -68,6 +69,15 @@ def test_encoding_first_and_training_on_is_the_same_run_to_the_bit(
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
+
+
+def test_the_model_of_a_run_is_exported(whole_run: Path, tmp_path: Path) -> None:
+    main(["convert", str(whole_run), str(tmp_path / "model")])
+    model, _ = load_run(whole_run)
+    exported = dl.from_pretrained(tmp_path / "model").eval()
+    assert final_state(whole_run).keys() == exported.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, exported.state_dict()[name]), name
 
 
 def test_stored_latents_are_the_posteriors_and_have_the_spread_of_noise(whole_run: Path, digits: Path) -> None:
