@@ -34,7 +34,7 @@ GATES = {
     "recognised_from_a_random_embedding": (0.0, 0.3),
     "prior_nearer_than_text": (0.9, 1.0),
     "prior_nearest_to_its_class": (0.9, 1.0),
-    "smallest_rise_of_inversion_psnr": (0.0, 99.0),
+    "smallest_rise_of_inversion_psnr": (0.01, 99.0),  # dB
 }
 INVERSION_STEPS = (5, 10, 20, 50)
 
