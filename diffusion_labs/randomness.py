@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -11,13 +12,13 @@ SAMPLE_KEY = "sample_key"  # field of batches: int64 [b]
 GAMMA, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as int64
 
 
-class KeyedGenerator:
-    """Random numbers of each sample that are a function of its key alone: of no state, and of no batch.
+class KeyedGenerator(NamedTuple):
+    """Random numbers of each sample that are a function of its key and the stream alone: of no state, and of no batch.
 
-    Draw i of a sample with key k is that of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) whose state begins at a
-    hash of k, ``stream`` and i. All samples draw at once, on any device, and within one graph of ``torch.compile``.
+    Number n of a sample is the n-th of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) from a hash of its key and the
+    stream. All samples draw at once, on any device, and within one graph of ``torch.compile``.
 
-    Args:
+    Attributes:
         keys: of the samples, int64 ``[b]``; ``sample_keys`` makes them.
         stream: another number here gives other random numbers for the same keys.
 
@@ -28,27 +29,27 @@ class KeyedGenerator:
         True
     """
 
-    def __init__(self, keys: Int64[Tensor, " b"], stream: int = 0) -> None:
-        self.keys = fold_in(keys, stream)
-        self.draws = 0
-
-    def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Numbers in (0, 1) of a shape ``[b, ...]``: float64, of 53 bits; float32, of 24, where there is no float64."""
-        if shape[0] != len(self.keys):
-            raise ValueError(f"got {len(self.keys)} keys for a batch of {shape[0]}; give one per sample")
-        self.draws += 1
-        keys = fold_in(self.keys, self.draws)
-        counts = torch.arange(1, math.prod(shape[1:]) + 1, device=keys.device)
-        bits = _mixed(keys[:, None] + GAMMA * counts).reshape(tuple(shape))
-        dtype, number = (torch.float32, 24) if keys.device.type == "mps" else (torch.float64, 53)
-        return (_shifted(bits, 64 - number).to(dtype) + 0.5) * 2.0**-number
-
-    def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal numbers of a shape ``[b, ...]``, of the type of ``uniform``."""
-        return math.sqrt(2) * torch.erfinv(2 * self.uniform(shape) - 1)
+    keys: Int64[Tensor, " b"]
+    stream: int = 0
 
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+def keyed_uniform(shape: Sequence[int], generator: KeyedGenerator) -> Tensor:
+    """Numbers in (0, 1) of a shape ``[b, ...]``: float64, of 53 bits; float32, of 24, where there is no float64."""
+    if shape[0] != len(generator.keys):
+        raise ValueError(f"got {len(generator.keys)} keys for a batch of {shape[0]}; give one per sample")
+    keys = fold_in(generator.keys, generator.stream)
+    counts = torch.arange(1, math.prod(shape[1:]) + 1, device=keys.device)
+    bits = _mixed(keys[:, None] + GAMMA * counts).reshape(tuple(shape))
+    dtype, number = (torch.float32, 24) if keys.device.type == "mps" else (torch.float64, 53)
+    return (_shifted(bits, 64 - number).to(dtype) + 0.5) * 2.0**-number
+
+
+def keyed_normal(shape: Sequence[int], generator: KeyedGenerator) -> Tensor:
+    """Standard normal numbers of a shape ``[b, ...]``, of the type of ``keyed_uniform``."""
+    return math.sqrt(2) * torch.erfinv(2 * keyed_uniform(shape, generator) - 1)
 
 
 def sample_keys(seed: int, epoch: int, places: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
@@ -118,7 +119,7 @@ def randn(
     if isinstance(generator, torch.Generator):
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
     if isinstance(generator, KeyedGenerator):
-        return generator.normal(shape).to(device, dtype or torch.get_default_dtype())
+        return keyed_normal(shape, generator).to(device, dtype or torch.get_default_dtype())
     if not all(isinstance(one, torch.Generator) for one in generator):
         raise TypeError("generator must be a torch.Generator or a list of them; seeded([5, 6]) makes them from seeds")
     if len(generator) != shape[0]:
@@ -151,7 +152,7 @@ def stratified_uniform(x: Tensor, generator: torch.Generator | None = None) -> T
 
 def _uniform(x: Tensor, count: int, generator: torch.Generator | KeyedGenerator | None) -> Tensor:
     if isinstance(generator, KeyedGenerator):
-        return generator.uniform((count,)).to(x.device)
+        return keyed_uniform((count,), generator).to(x.device)
     device = x.device if generator is None else generator.device
     dtype = torch.float32 if device.type == "mps" else torch.float64  # has no float64
     return torch.rand(count, generator=generator, device=device, dtype=dtype).to(x.device)

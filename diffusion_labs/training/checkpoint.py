@@ -135,9 +135,9 @@ def load_newest(folder: Path, keys: tuple[str, ...] | None = None) -> tuple[Path
         try:
             return path, load_checkpoint(path, keys)
         except CheckpointError as error:
+            if path == found[0]:
+                raise CheckpointError(f"none of the {len(found)} checkpoints in {folder} is whole: {error}") from error
             warnings.warn(f"{error}; taking the checkpoint before it", stacklevel=2)
-    if found:
-        raise CheckpointError(f"none of the checkpoints in {folder} is whole: {[path.name for path in found]}")
     return None
 
 

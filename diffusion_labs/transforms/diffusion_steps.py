@@ -54,10 +54,9 @@ class RandomDiffusionSteps(Transform):
     def forward(self, batch: Batch) -> dict[str, Any]:
         """See the class."""
         x0 = self.field(batch, self.data_field)
-        generator = self.generator(batch)
-        u = independent_uniform(x0, generator) if self.uniform is None else self.uniform(x0)
+        u = independent_uniform(x0, self.generator(batch, 0)) if self.uniform is None else self.uniform(x0)
         t = self.density.times(self.schedule, u)
-        noise = self.schedule.sample_noise(x0, generator)
+        noise = self.schedule.sample_noise(x0, self.generator(batch, 1))
         xt = self.schedule.q_sample(x0, noise, t)
         return {**batch, self.time_field: t, self.noise_field: noise, self.xt_field: xt}
 

@@ -19,6 +19,12 @@ class Transform(nn.Module):
     the sample where the batch has a ``sample_key``, as those of ``Batches`` have.
     """
 
+    stream = 0  # of random numbers; each class has its own
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.stream = zlib.crc32(cls.__name__.encode())
+
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Return ``batch`` with the fields that this transform computes."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
@@ -34,8 +40,8 @@ class Transform(nn.Module):
         value: Tensor = batch[name]
         return value
 
-    def generator(self, batch: Batch) -> KeyedGenerator | None:
-        """Random numbers of this kind of transform by the key of each sample; ``None``, torch's own, without keys."""
+    def generator(self, batch: Batch, number: int = 0) -> KeyedGenerator | None:
+        """Random numbers of this class by the key of each sample, others by number; ``None``, torch's, without keys."""
         if SAMPLE_KEY not in batch:
             return None
-        return KeyedGenerator(self.field(batch, SAMPLE_KEY), stream=zlib.crc32(type(self).__name__.encode()))
+        return KeyedGenerator(self.field(batch, SAMPLE_KEY), self.stream + number)
