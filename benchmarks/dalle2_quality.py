@@ -9,8 +9,6 @@ several numbers of steps, at the size of the decoder.
     python -m benchmarks dalle2_quality runs/dalle2-mnist --data-dir DIR
 """
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
+from benchmarks.gates import check
 from diffusion_labs.data import EncodedDataset, IDXImages
 from diffusion_labs.data.batches import collect
 from diffusion_labs.metrics import accuracy, train_classifier
@@ -90,12 +89,7 @@ def measure(
         **{f"inversion_psnr_{number}_steps": ratio for number, ratio in ratios.items()},
         "smallest_rise_of_inversion_psnr": rises.min().item(),
     }
-    text = json.dumps(report, indent=2)
-    (run_dir / "quality.json").write_text(text + "\n")
-    print(text)
-    missed = {name: report[name] for name, (low, high) in GATES.items() if not low <= report[name] <= high}
-    if missed:
-        sys.exit(f"missed: {missed}; the gates are {GATES}")
+    check(report, GATES, run_dir / "quality.json")
 
 
 def stored_embeddings(run_dir: Path) -> Tensor:

@@ -7,14 +7,13 @@ class that was asked for, without guidance and with a scale of 2.
     python -m benchmarks latent_quality runs/ldm-mnist --data-dir DIR
 """
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import tyro
 
+from benchmarks.gates import check
 from diffusion_labs.data import IDXImages
 from diffusion_labs.metrics import accuracy, train_classifier
 from diffusion_labs.recipes.drawing import draw
@@ -65,9 +64,4 @@ def measure(run_dir: tyro.conf.Positional[Path], data_dir: Path, count: int = 10
             for scale in (1.0, 2.0)
         },
     }
-    text = json.dumps(report, indent=2)
-    (run_dir / "quality.json").write_text(text + "\n")
-    print(text)
-    missed = {name: report[name] for name, (low, high) in GATES.items() if not low <= report[name] <= high}
-    if missed:
-        sys.exit(f"missed: {missed}; the gates are {GATES}")
+    check(report, GATES, run_dir / "quality.json")
