@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_labs.randomness import randn_like
 from diffusion_labs.transforms.jpeg import jpeg
 from diffusion_labs.transforms.super_resolution_transform import Range, uniform
 from diffusion_labs.transforms.transform import Batch, Transform
@@ -72,25 +73,26 @@ class BSRDegradation(Transform):
         if not given.is_floating_point():
             raise ValueError(f"'{self.image_field}' has dtype {given.dtype}; normalise the images (NormalizeImages)")
         x = given.to(torch.promote_types(given.dtype, torch.float32))
-        b = x.shape[0]
-
         # What each image gets
-        first, second = uniform(x, self.blur_sigma), uniform(x, self.blur_sigma)
-        second = torch.where(uniform(x, (0.0, 1.0)) < 0.5, first, second)
-        kernel = gaussian_kernel(first, second, uniform(x, (0.0, math.pi)), self.blur_kernel_size)
-        factor = uniform(x, self.resize)
-        colours = torch.randn_like(x)
-        grey = (uniform(x, (0.0, 1.0)) < 0.5).reshape(-1, 1, 1, 1)
-        noise = torch.where(grey, colours[:, :1], colours) * uniform(x, self.noise_sigma).reshape(-1, 1, 1, 1)
-        qualities = [uniform(x, self.jpeg_quality).round() for _ in range(2)]
+        sigmas, unit, half_turn = self.blur_sigma, (0.0, 1.0), (0.0, math.pi)
+        bounds = [sigmas, sigmas, half_turn, self.resize, self.noise_sigma, self.jpeg_quality, self.jpeg_quality]
+        drawn = [uniform(x, each, self.generator(batch, i)) for i, each in enumerate([*bounds, *[unit] * 6])]
+        first, second, angle, factor, strength, *qualities = drawn[:7]
+        round_blur, in_grey, *places = drawn[7:]
+        second = torch.where(round_blur < 0.5, first, second)
+        kernel = gaussian_kernel(first, second, angle, self.blur_kernel_size)
+        colours = randn_like(x, self.generator(batch, len(drawn)))
+        grey = (in_grey < 0.5).reshape(-1, 1, 1, 1)
+        noise = torch.where(grey, colours[:, :1], colours) * strength.reshape(-1, 1, 1, 1)
+        first_quality, last_quality = (quality.round() for quality in qualities)
 
         # In its own order
-        order = torch.rand(b, 4, device=x.device).argsort(1)
-        sample = torch.arange(b, device=x.device)
+        order = torch.stack(places, 1).argsort(1)
+        sample = torch.arange(len(x), device=x.device)
         for place in range(4):
-            faulty = (blur(x, kernel), there_and_back(x, factor), x + noise, jpeg(x, qualities[0]))
+            faulty = (blur(x, kernel), there_and_back(x, factor), x + noise, jpeg(x, first_quality))
             x = torch.stack(faulty)[order[:, place], sample]
-        return {**batch, self.image_field: jpeg(x, qualities[1]).to(given.dtype)}
+        return {**batch, self.image_field: jpeg(x, last_quality).to(given.dtype)}
 
 
 def gaussian_kernel(

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from diffusion_labs.randomness import independent_uniform
 from diffusion_labs.transforms.transform import Batch, Transform
 
 
@@ -47,7 +48,8 @@ class RandomCrop(Transform):
             )
         b, c, *sides = x.shape
         places = [(side - self.size) // self.multiple + 1 for side in sides]
-        top, left = (self.multiple * torch.randint(number, (b, 1, 1, 1), device=x.device) for number in places)
+        chosen = (independent_uniform(x, self.generator(batch, i)) * number for i, number in enumerate(places))
+        top, left = (self.multiple * place.long().reshape(b, 1, 1, 1) for place in chosen)
 
         within = torch.arange(self.size, device=x.device)
         sample = torch.arange(b, device=x.device)[:, None, None, None]

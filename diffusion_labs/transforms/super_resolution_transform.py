@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_labs.randomness import KeyedGenerator, independent_uniform, randn_like
 from diffusion_labs.transforms.transform import Batch, Transform
 
 Range = tuple[float, float]
@@ -76,18 +77,20 @@ class SuperResolutionTransform(Transform):
             antialias=True,
         ).to(x.dtype)
         if self.blur_sigma is not None:
-            blurred = gaussian_blur(low, uniform(low, self.blur_sigma), self.blur_kernel_size)
-            chosen = uniform(low, (0.0, 1.0)) < self.blur_probability
+            sigma = uniform(low, self.blur_sigma, self.generator(batch, 0))
+            blurred = gaussian_blur(low, sigma, self.blur_kernel_size)
+            chosen = independent_uniform(low, self.generator(batch, 1)) < self.blur_probability
             low = torch.where(chosen.reshape(-1, 1, 1, 1), blurred, low)
         if self.noise_sigma is not None:
-            low = low + uniform(low, self.noise_sigma).reshape(-1, 1, 1, 1) * torch.randn_like(low)
+            sigma = uniform(low, self.noise_sigma, self.generator(batch, 2)).reshape(-1, 1, 1, 1)
+            low = low + sigma * randn_like(low, self.generator(batch, 3))
         return {**batch, self.image_field: low}
 
 
-def uniform(x: Tensor, bounds: Range) -> Tensor:
+def uniform(x: Tensor, bounds: Range, generator: KeyedGenerator | None) -> Tensor:
     """One uniform number in ``bounds`` per sample of ``x``, ``[b]``."""
     low, high = bounds
-    return low + (high - low) * torch.rand(x.shape[0], device=x.device, dtype=x.dtype)
+    return (low + (high - low) * independent_uniform(x, generator)).to(x.dtype)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:

@@ -15,8 +15,8 @@ class Transform(nn.Module):
     """Base class: ``forward`` takes a dict of batched data and returns a new one with fields added.
 
     Transforms never change what they are given, so they stack in ``nn.Sequential``, mix with any
-    other callable on dicts, and compile as one graph. Their randomness is torch's, but noise and times are functions of
-    the sample where the batch has a ``sample_key``, as those of ``Batches`` have.
+    other callable on dicts, and compile as one graph. What they draw is a function of the sample where the batch has a
+    ``sample_key``, as those of ``Batches`` have, and else torch's; masks of ``RandomInpaintingMask`` are always torch's.
     """
 
     stream = 0  # of random numbers; each class has its own

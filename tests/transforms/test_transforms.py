@@ -57,6 +57,20 @@ def test_noise_and_times_are_functions_of_the_sample() -> None:
     assert abs(torch.corrcoef(torch.stack([whole["x"].flatten(), whole["noise"].flatten()]))[0, 1]) < 4 / 384**0.5
 
 
+def test_crops_and_corruptions_are_functions_of_the_sample() -> None:
+    pipeline = nn.Sequential(
+        dl.RandomCrop(8, multiple=2),
+        dl.SuperResolutionTransform(4, blur_sigma=(0.5, 2.0), blur_probability=0.5, noise_sigma=(0.1, 0.3)),
+        dl.BSRDegradation(),
+    )
+    given = {"x": torch.rand(12, 1, 16, 20), "sample_key": dl.sample_keys(0, 0, torch.arange(12))}
+    whole, part = pipeline(given), pipeline({name: value[5:8] for name, value in given.items()})
+    for name in ("x", "low_resolution"):
+        torch.testing.assert_close(part[name], whole[name][5:8], rtol=0, atol=1e-6)
+    other = pipeline({**given, "sample_key": given["sample_key"].flip(0)})
+    assert not torch.equal(other["x"], whole["x"])
+
+
 def test_fields_can_have_other_names() -> None:
     schedule = SCHEDULES["cosine"]()
     pipeline = nn.Sequential(
