@@ -38,7 +38,7 @@ class Stages:
 
     def carry_out(self, run_dir: Path, options: TrainOptions) -> None:
         """Carry out all stages, or go on where they were stopped, with all processes that torchrun has started."""
-        with joined(options.device):
+        with joined(options.device, timeout=options.timeout):
             for stage in self.stages:
                 stage.carry_out(run_dir, options)
 

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import signal
 import sys
 import threading
@@ -55,6 +56,7 @@ class TrainOptions:
         keep: newest checkpoints to keep.
         parallelism: how several processes share the model: each has all of it ("ddp"), or a part ("fsdp"); by its size
             if "auto".
+        timeout: minutes after which a process that waits for another gives up, so that torchrun can start all again.
         keep_every: checkpoints of multiples of this step are kept, too; none if not given.
         failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
         spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
@@ -68,6 +70,7 @@ class TrainOptions:
     preview_every: int = 1000
     keep: int = 3
     parallelism: Parallelism = "auto"
+    timeout: float = 30.0
     keep_every: int | None = None
     failed_saves: int = 3
     spike_factor: float = 100.0
@@ -81,6 +84,8 @@ class TrainOptions:
         for name in ("failed_saves", "skipped_updates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout ({self.timeout}) must be positive and finite")
 
 
 def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> TrainState:
@@ -105,7 +110,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
         FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
             ``skipped``, and the checkpoints before it are kept.
     """
-    with joined(options.device) as world:
+    with joined(options.device, timeout=options.timeout) as world:
         return _train(experiment, run_dir, options, world)
 
 

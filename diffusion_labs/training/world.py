@@ -68,16 +68,21 @@ def current_world() -> World:
 
 
 @contextmanager
-def joined(device: str = "cpu") -> Iterator[World]:
+def joined(device: str = "cpu", *, timeout: float = 30.0) -> Iterator[World]:
     """Join the processes that torchrun has started, over NCCL on GPUs, else over gloo; one alone without torchrun.
 
     Those that are joined already stay so.
+
+    Args:
+        device: where they compute.
+        timeout: minutes after which one that waits for another gives up.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or current_world().size > 1:
         yield current_world()
         return
-    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(minutes=timeout))
     try:
         yield current_world()
     finally:

@@ -41,6 +41,8 @@ class Weighted(nn.Module):
             os.kill(os.getpid(), signal.SIGKILL)
         if sys.argv[3] == "slow":
             time.sleep(0.2)
+        if sys.argv[3] == "hang" and os.environ["RANK"] == "1":
+            time.sleep(3600)
         return (error * batch["factor"].to(error.dtype)).mean()
 
 torch.manual_seed(7)
@@ -59,7 +61,9 @@ experiment = Experiment(
     ema_decay=0.5,
 )
 parallelism = "fsdp" if "fsdp" in sys.argv[3:] else "ddp"
-train(experiment, folder, TrainOptions(resume=True, save_every=4, log_every=1, parallelism=parallelism))
+minutes = 0.1 if sys.argv[3] == "hang" else 1.0
+options = TrainOptions(resume=True, save_every=4, log_every=1, parallelism=parallelism, timeout=minutes)
+train(experiment, folder, options)
 """
 
 
@@ -141,7 +145,7 @@ def torchrun(folder: Path, word: str, *options: str) -> subprocess.Popen:
 @pytest.mark.parametrize("alone", [False], indirect=True)
 def test_a_killed_process_is_started_again_and_the_run_ends_the_same(alone, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert torchrun(folder, "kill", "--max-restarts", "2").wait(timeout=600) == 0
+    assert torchrun(folder, "kill", "--max-restarts", "5").wait(timeout=600) == 0  # gloo may fail to connect anew
     torch.testing.assert_close(found_in(folder), alone[1], rtol=1e-5, atol=1e-6)
 
 
@@ -159,3 +163,11 @@ def test_sigterm_to_torchrun_saves_and_the_run_goes_on(alone, tmp_path: Path) ->
     assert 4 < saved < 10
     assert torchrun(folder, "").wait(timeout=600) == 0
     torch.testing.assert_close(found_in(folder), alone[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_in_vain_gives_up(tmp_path: Path) -> None:
+    waits, hangs = start(2, "-c", SCRIPT, str(tmp_path), "10", "hang", "ddp")
+    assert waits.wait(timeout=300) != 0
+    assert hangs.poll() is None
+    hangs.kill()
