@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmarks.gates import check
 from diffusion_labs.data import EncodedDataset, IDXImages
-from diffusion_labs.data.batches import collect
 from diffusion_labs.metrics import accuracy, train_classifier
 from diffusion_labs.randomness import seeded
+from diffusion_labs.recipes.dalle2.clip import embeddings_of
 from diffusion_labs.recipes.drawing import draw, guide_prior, settings
 from diffusion_labs.recipes.latent_diffusion import dataset_images
 from diffusion_labs.recipes.mnist_captions import captioned_mnist
@@ -68,7 +68,7 @@ def measure(
     size = sizes.image_shape[1]
     train, test = (IDXImages(data_dir, split, size=size) for split in ("train", "test"))
     classifier = train_classifier(train.images, train.labels, train.num_classes)
-    embeddings = stored_embeddings(run_dir)
+    embeddings = torch.cat([*embeddings_of(EncodedDataset(run_dir / "embeddings"))])
 
     labels = torch.arange(count) % train.num_classes
     captioned = captioned_mnist(data_dir, size)
@@ -90,14 +90,6 @@ def measure(
         "smallest_rise_of_inversion_psnr": rises.min().item(),
     }
     check(report, GATES, run_dir / "quality.json")
-
-
-def stored_embeddings(run_dir: Path) -> Tensor:
-    """The embeddings of all training images, ``[n, d]``."""
-    stored = EncodedDataset(run_dir / "embeddings")
-    return torch.cat(
-        [collect(stored, some.tolist())["image_embedding"] for some in torch.arange(len(stored)).split(1000)]
-    )
 
 
 def class_means(embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -60,6 +60,12 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def check_vacant(folder: Path) -> None:
+    """Raise a ``FileExistsError`` if there is something in a folder that is to be written."""
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} has files, which would be lost; give a folder of its own")
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as file:

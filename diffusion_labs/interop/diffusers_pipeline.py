@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from diffusion_labs.adapters import CFGuidance, MicroConditioning
-from diffusion_labs.files import whole_folder
+from diffusion_labs.files import check_vacant, whole_folder, write_json
 from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
 from diffusion_labs.interop.diffusers_classes import DEFAULTS
 from diffusion_labs.interop.diffusers_config import FILE as SCHEDULER
@@ -124,8 +124,7 @@ def save_diffusers_pipeline(model: nn.Module, folder: str | Path, *, sample_size
             f"a {type(model).__name__} is no pipeline of diffusers; give a LatentDiffusion, or save a network alone by "
             "save_diffusers_unet, save_diffusers_autoencoder or their like"
         )
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} has files, which would be lost; give a folder of its own")
+    check_vacant(folder)
     scheduler: Any = to_diffusers_config(model.sampler)
     encoders: list[Any] = list(model.conditioner.encoders.values())
     if len(encoders) > 1 or any(type(encoder) not in OF_ENCODER for encoder in encoders):
@@ -150,10 +149,10 @@ def save_diffusers_pipeline(model: nn.Module, folder: str | Path, *, sample_size
         save_diffusers_unet(network, temporary / "unet", sample_size=sample_size)
         save_diffusers_autoencoder(autoencoder, temporary / pipeline.autoencoder, _usage(model, name))
         (temporary / "scheduler").mkdir()
-        _write(temporary / "scheduler" / SCHEDULER, scheduler)
+        write_json(temporary / "scheduler" / SCHEDULER, scheduler)
         if pipeline.write_text is not None:
             parts |= pipeline.write_text(encoders[0], temporary)
-        _write(temporary / INDEX, {"_class_name": name, "_diffusers_version": "0.30.0", **notes, **parts})
+        write_json(temporary / INDEX, {"_class_name": name, "_diffusers_version": "0.30.0", **notes, **parts})
         checked_index(temporary)
 
 
@@ -229,7 +228,3 @@ def _usage(model: LatentDiffusion, name: str) -> dict[str, Any]:
         )
     mean, std = shift.expand(channels), (1 / factor).expand(channels)
     return {"scaling_factor": 1.0, "latents_mean": mean.tolist(), "latents_std": std.tolist()}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

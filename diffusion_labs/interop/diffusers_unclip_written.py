@@ -1,6 +1,5 @@
 """``DALLE2`` written as the ``UnCLIPPipeline`` of diffusers."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from diffusion_labs.adapters import CFGuidance, ExpertDenoisers, SuperResolution
-from diffusion_labs.files import whole_folder
+from diffusion_labs.files import check_vacant, whole_folder, write_json
 from diffusion_labs.interop.diffusers_config import FILE as SCHEDULER
 from diffusion_labs.interop.diffusers_config_written import to_diffusers_config
 from diffusion_labs.interop.diffusers_pipeline_index import INDEX, UNCLIP, UNCLIP_PARTS
@@ -47,8 +46,7 @@ def save_diffusers_unclip(model: DALLE2, folder: str | Path) -> None:
         FileExistsError: if there is something in the folder.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} has files, which would be lost; give a folder of its own")
+    check_vacant(folder)
     clip: Any = _of("clip", model.clip, UnCLIPTextEncoder)
     prior: Any = _of("prior", model.prior, DiffusionPrior)
     if prior.finish is not unchanged or len(prior.conditioner.encoders):
@@ -79,9 +77,9 @@ def save_diffusers_unclip(model: DALLE2, folder: str | Path) -> None:
             save_diffusers_unet(unet, temporary / place, sample_size=model.sizes[1])
         for name, config in schedulers.items():
             (temporary / name).mkdir()
-            _write(temporary / name / SCHEDULER, config)
+            write_json(temporary / name / SCHEDULER, config)
         write_unclip_text_encoder(clip, temporary)
-        _write(temporary / INDEX, {"_class_name": UNCLIP, "_diffusers_version": "0.30.0", **_index()})
+        write_json(temporary / INDEX, {"_class_name": UNCLIP, "_diffusers_version": "0.30.0", **_index()})
 
 
 def _of(what: str, value: Any, kind: type) -> Any:
@@ -149,7 +147,3 @@ def _scheduler(sampler: Sampler, learned: bool) -> dict[str, Any]:
 def _index() -> dict[str, list[str]]:
     libraries = {"text_encoder": "transformers", "tokenizer": "transformers", "text_proj": TEXT_PROJ}
     return {name: [libraries.get(name, "diffusers"), classes[0]] for name, classes in UNCLIP_PARTS.items()}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

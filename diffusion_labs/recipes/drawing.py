@@ -137,3 +137,9 @@ def save_grid(images: Tensor, path: Path, *, columns: int) -> Tensor:
     picture = image_grid(images, columns=columns)
     save_image(path, picture, scale=max(1, 64 // images.shape[-1]))
     return picture
+
+
+def draw_pairs(first: Tensor, second: Tensor, path: Path) -> Tensor:
+    """Write images in every other row, and others below; return the picture."""
+    pairs = zip(first.split(8), second.split(8), strict=True)
+    return save_grid(torch.cat([row for pair in pairs for row in pair]), path, columns=8)

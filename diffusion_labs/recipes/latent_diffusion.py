@@ -12,7 +12,7 @@ from diffusion_labs.data.batches import collect
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.autoencoder import AutoencoderKL, PatchDiscriminator
 from diffusion_labs.models.ldm import EncodeLatents, LatentScale
-from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes, save_grid
+from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes, draw_pairs
 from diffusion_labs.recipes.encoding import encoding_stage
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.latent_model import AutoencodedModel
@@ -193,5 +193,4 @@ def dataset_images(dataset: MapDataset, indices: Sequence[int]) -> Tensor:
 def draw_reconstructions(autoencoder: Any, images: Tensor, path: Path) -> Tensor:
     """Write images in every other row, and below each what the autoencoder makes of it; return the picture."""
     found = autoencoder.decode(autoencoder.posterior(images.to(next(autoencoder.parameters()).device)).mean).cpu()
-    pairs = zip(images.split(8), found.clamp(-1, 1).split(8), strict=True)
-    return save_grid(torch.cat([row for pair in pairs for row in pair]), path, columns=8)
+    return draw_pairs(images, found.clamp(-1, 1), path)

@@ -6,6 +6,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from diffusion_labs.training.world import is_distributed
+
 
 class CodeRevival(nn.Module):
     """Replaces the codes of a codebook that were not used for a while by features of the data.
@@ -55,7 +57,7 @@ class CodeRevival(nn.Module):
         if step % self.window != 0:
             return
         sharded: AbstractContextManager[None] = nullcontext()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_distributed():
             from torch.distributed.tensor.experimental import implicit_replication
 
             torch.distributed.all_reduce(self.counts, torch.distributed.ReduceOp.MAX)

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor
 
+from diffusion_labs.training.world import is_distributed
+
 
 def gathered(value: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "n *d"]:
     """The rows of all processes in the order of their ranks, with gradients to each; those of one process alone.
@@ -28,8 +30,3 @@ def padded_alike(ids: Shaped[Tensor, "b n"], padding: int = -1) -> Shaped[Tensor
     length = torch.tensor(ids.shape[1], device=ids.device)
     torch.distributed.all_reduce(length, torch.distributed.ReduceOp.MAX)
     return F.pad(ids, (0, int(length) - ids.shape[1]), value=padding)
-
-
-def is_distributed() -> bool:
-    """Whether there are several processes."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

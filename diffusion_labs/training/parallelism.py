@@ -21,9 +21,9 @@ def chosen(parallelism: Parallelism, objective: nn.Module, world: World, device:
 
     It is FSDP2 where weights, gradients, moments and average, five copies of all, take more than half of a GPU.
     """
-    if world.size == 1 or parallelism != "auto":
-        return "ddp" if world.size == 1 else parallelism
-    if device.type != "cuda":
+    if parallelism != "auto":
+        return parallelism
+    if world.size == 1 or device.type != "cuda":
         return "ddp"
     needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
     return "fsdp" if needed > SHARE * torch.cuda.get_device_properties(device).total_memory else "ddp"

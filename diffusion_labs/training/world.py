@@ -60,9 +60,14 @@ class World:
             torch.distributed.destroy_process_group(group)
 
 
+def is_distributed() -> bool:
+    """Whether processes are joined."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def current_world() -> World:
     """The processes that are joined now."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         return World(torch.distributed.get_rank(), torch.distributed.get_world_size())
     return World()
 

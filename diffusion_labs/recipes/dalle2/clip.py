@@ -1,9 +1,11 @@
 """The stage that trains CLIP, and that which writes its embeddings to disk."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion_labs.data import Batches, EncodedDataset
 from diffusion_labs.data.batches import collect
@@ -81,5 +83,10 @@ def trained_clip(sizes: CLIPModel, run_dir: Path) -> TransformersCLIP:
 
 def measured_scale(stored: EncodedDataset) -> LatentScale:
     """The scale of each dimension of stored embeddings."""
-    parts = torch.arange(len(stored)).split(1000)
-    return LatentScale.of((collect(stored, part.tolist())["image_embedding"] for part in parts), per_channel=True)
+    return LatentScale.of(embeddings_of(stored), per_channel=True)
+
+
+def embeddings_of(stored: EncodedDataset) -> Iterator[Tensor]:
+    """Stored embeddings ``[n, d]``, some after the others."""
+    for part in torch.arange(len(stored)).split(1000):
+        yield collect(stored, part.tolist())["image_embedding"]

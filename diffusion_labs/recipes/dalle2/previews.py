@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_labs.randomness import seeded
-from diffusion_labs.recipes.drawing import PREVIEW_STEPS, save_grid, settings
+from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_pairs, save_grid, settings
 from diffusion_labs.recipes.latent_diffusion import Images, dataset_images
 
 
@@ -68,9 +68,3 @@ def sampled(sampler: Any, shape: Sequence[int], conditions: dict[str, Tensor]) -
     with settings(sampler, eval_steps=PREVIEW_STEPS, progress_bar=False):
         images: Tensor = sampler(noise, conditional_inputs=inputs, generator=generators)
     return images.clamp(-1, 1).cpu()
-
-
-def draw_pairs(first: Tensor, second: Tensor, path: Path) -> Tensor:
-    """Write images in every other row, and others below; return the picture."""
-    pairs = zip(first.split(8), second.split(8), strict=True)
-    return save_grid(torch.cat([row for pair in pairs for row in pair]), path, columns=8)
