@@ -41,7 +41,6 @@ from .models.encoders import CLIP as CLIP
 from .models.encoders import ByteTokenizer as ByteTokenizer
 from .models.encoders import EncodedText as EncodedText
 from .models.encoders import TransformersCLIP as TransformersCLIP
-from .models.encoders import byte_clip as byte_clip
 from .models.encoders import CachedTextEncoder as CachedTextEncoder
 from .models.encoders import ClassEmbedding as ClassEmbedding
 from .models.encoders import CLIPTextEncoder as CLIPTextEncoder
@@ -54,7 +53,10 @@ from .models.encoders import SpatialRescaler as SpatialRescaler
 from .models.encoders import T5TextEncoder as T5TextEncoder
 from .models.encoders import TextEncoder as TextEncoder
 from .models.encoders import UnCLIPTextEncoder as UnCLIPTextEncoder
+from .models.encoders import bpe_tokenizer as bpe_tokenizer
 from .models.encoders import encode_distinct as encode_distinct
+from .models.encoders import learn_merges as learn_merges
+from .models.encoders import small_clip as small_clip
 from .models.dalle2 import DiffusionPrior as DiffusionPrior
 from .models.dalle2 import dalle2_prior as dalle2_prior
 from .models.dalle2 import unchanged as unchanged

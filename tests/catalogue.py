@@ -458,7 +458,7 @@ def prompt(size: int = 4) -> dict[str, Tensor]:
 def tiny_clip(**options: Any) -> dl.TransformersCLIP:
     """CLIP of images of 8 pixels and texts of at most 12 bytes, with random weights everywhere."""
     sizes = {"embed_dim": 5, "image_dim": 8, "image_depth": 1, "text_dim": 8, "text_depth": 1, "num_heads": 2}
-    return randomise(dl.byte_clip(image_size=8, max_bytes=12, **{**sizes, "frozen": True, **options}))
+    return randomise(dl.small_clip(image_size=8, max_tokens=14, **{**sizes, "frozen": True, **options}))
 
 
 def diffusion_prior(clip: nn.Module | None = None, **options: Any) -> dl.DiffusionPrior:

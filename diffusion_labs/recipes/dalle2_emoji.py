@@ -1,21 +1,26 @@
 """DALL-E 2 on captioned images, whole."""
 
 from pathlib import Path
+from typing import Any
 
 from diffusion_labs.data import TarImages
-from diffusion_labs.recipes.dalle2 import DALLE2Model, Updates, dalle2_stages
+from diffusion_labs.models.encoders import learn_merges
+from diffusion_labs.recipes.dalle2 import DALLE2Model, Updates, dalle2_stages, part_of
+from diffusion_labs.recipes.emoji import kind_weights, some_captions
 from diffusion_labs.recipes.stages import Stages
 
 PREVIEWS = 10  # captions of the data in previews of the prior
+MERGES = 1500  # of bytes to parts of words, learnt from the captions
+MAX_TOKENS = 32  # the longest caption of an emoji has 21
 
 
 def dalle2_emoji(
     data_dir: Path,
-    clip_steps: int = 1200,
-    prior_steps: int = 3000,
-    decoder_steps: int = 7000,
-    upsampler_steps: int = 1500,
-    batch_size: int = 64,
+    clip_steps: int = 800,
+    prior_steps: int = 2500,
+    decoder_steps: int = 4500,
+    upsampler_steps: int = 1200,
+    batch_size: int = 32,
     learning_rate: float = 1e-3,
     size: int = 64,
     decoder_size: int = 32,
@@ -33,7 +38,7 @@ def dalle2_emoji(
         prior_steps: updates of the prior on its embeddings.
         decoder_steps: updates of the decoder.
         upsampler_steps: updates of the upsampler.
-        batch_size: images per update of the decoder and the upsampler; twice as many for CLIP and the prior.
+        batch_size: images per update of the decoder and the upsampler; four times as many for CLIP and the prior.
         learning_rate: the highest learning rate of each stage.
         size: height and width of the images.
         decoder_size: height and width of the decoder's.
@@ -41,18 +46,37 @@ def dalle2_emoji(
         ema_decay: of the averaged weights.
         seed: of weights, noise and the order of the data.
     """
-    dataset = TarImages(data_dir, size, count=count)
-    return dalle2_stages(
-        dataset,
-        emoji_sizes(dataset, decoder_size),
-        clip=Updates(clip_steps, 2 * batch_size),
-        prior=Updates(prior_steps, 2 * batch_size),
+    return emoji_stages(
+        TarImages(data_dir, size, count=count),
+        decoder_size=decoder_size,
+        clip=Updates(clip_steps, 4 * batch_size),
+        prior=Updates(prior_steps, 4 * batch_size),
         decoder=Updates(decoder_steps, batch_size),
         upsampler=Updates(upsampler_steps, batch_size),
-        captions=some_captions(dataset),
         learning_rate=learning_rate,
         ema_decay=ema_decay,
         seed=seed,
+    )
+
+
+def emoji_stages(
+    dataset: TarImages, kind: type[Any] = DALLE2Model, *, decoder_size: int | None = None, **how: Any
+) -> Stages:
+    """Stages for emoji, of which kinds that are few are seen more often than their share.
+
+    Args:
+        dataset: the images.
+        kind: of the sizes of what is trained.
+        decoder_size: height and width of the decoder's images, half of those of the data if not given.
+        **how: see ``dalle2_stages``.
+    """
+    sizes = emoji_sizes(dataset, decoder_size or dataset.image_shape[1] // 2)
+    return dalle2_stages(
+        dataset,
+        sizes if kind is DALLE2Model else part_of(sizes, kind),
+        captions=some_captions(dataset.captions, PREVIEWS),
+        weights=kind_weights(dataset.captions),
+        **how,
     )
 
 
@@ -65,13 +89,10 @@ def emoji_sizes(dataset: TarImages, decoder_size: int) -> DALLE2Model:
         image_depth=4,
         text_dim=128,
         text_depth=3,
+        max_tokens=MAX_TOKENS,
+        merges=learn_merges(dataset.captions, MERGES),
         decoder_size=decoder_size,
         decoder_patch=max(1, decoder_size // 8),
-        decoder_channels=64,
+        decoder_channels=96,
         decoder_blocks=2,
     )
-
-
-def some_captions(dataset: TarImages) -> list[str]:
-    """Captions from all over the data."""
-    return dataset.captions[:: max(1, len(dataset) // PREVIEWS)][:PREVIEWS]

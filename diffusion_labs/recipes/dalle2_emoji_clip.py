@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from diffusion_labs.data import TarImages
-from diffusion_labs.recipes.dalle2 import CLIPModel, Updates, dalle2_stages, part_of
-from diffusion_labs.recipes.dalle2_emoji import emoji_sizes
+from diffusion_labs.recipes.dalle2 import CLIPModel, Updates
+from diffusion_labs.recipes.dalle2_emoji import emoji_stages
 from diffusion_labs.recipes.stages import Stages
 
 
 def dalle2_emoji_clip(
     data_dir: Path,
-    steps: int = 1200,
+    steps: int = 800,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     size: int = 64,
@@ -28,10 +28,9 @@ def dalle2_emoji_clip(
         count: only the first images of the data; all if not given.
         seed: of weights and the order of the data.
     """
-    dataset = TarImages(data_dir, size, count=count)
-    return dalle2_stages(
-        dataset,
-        part_of(emoji_sizes(dataset, size // 2), CLIPModel),
+    return emoji_stages(
+        TarImages(data_dir, size, count=count),
+        CLIPModel,
         clip=Updates(steps, batch_size),
         learning_rate=learning_rate,
         seed=seed,

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from diffusion_labs.data import TarImages
-from diffusion_labs.recipes.dalle2 import PriorModel, Updates, dalle2_stages, part_of
-from diffusion_labs.recipes.dalle2_emoji import emoji_sizes, some_captions
+from diffusion_labs.recipes.dalle2 import PriorModel, Updates
+from diffusion_labs.recipes.dalle2_emoji import emoji_stages
 from diffusion_labs.recipes.stages import Stages
 
 
 def dalle2_emoji_prior(
     data_dir: Path,
-    clip_steps: int = 1200,
-    steps: int = 3000,
+    clip_steps: int = 800,
+    steps: int = 2500,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     size: int = 64,
@@ -32,13 +32,11 @@ def dalle2_emoji_prior(
         ema_decay: of the averaged weights of the prior.
         seed: of weights, noise and the order of the data.
     """
-    dataset = TarImages(data_dir, size, count=count)
-    return dalle2_stages(
-        dataset,
-        part_of(emoji_sizes(dataset, size // 2), PriorModel),
+    return emoji_stages(
+        TarImages(data_dir, size, count=count),
+        PriorModel,
         clip=Updates(clip_steps, batch_size),
         prior=Updates(steps, batch_size),
-        captions=some_captions(dataset),
         learning_rate=learning_rate,
         ema_decay=ema_decay,
         seed=seed,

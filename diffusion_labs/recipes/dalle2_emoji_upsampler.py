@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from diffusion_labs.data import TarImages
-from diffusion_labs.recipes.dalle2 import Updates, UpsamplerModel, dalle2_stages, part_of
-from diffusion_labs.recipes.dalle2_emoji import emoji_sizes
+from diffusion_labs.recipes.dalle2 import Updates, UpsamplerModel
+from diffusion_labs.recipes.dalle2_emoji import emoji_stages
 from diffusion_labs.recipes.stages import Stages
 
 
 def dalle2_emoji_upsampler(
     data_dir: Path,
-    steps: int = 1500,
-    batch_size: int = 64,
+    steps: int = 1200,
+    batch_size: int = 32,
     learning_rate: float = 1e-3,
     size: int = 64,
     decoder_size: int = 32,
@@ -32,10 +32,10 @@ def dalle2_emoji_upsampler(
         ema_decay: of the averaged weights.
         seed: of weights, noise, crops and the order of the data.
     """
-    dataset = TarImages(data_dir, size, count=count)
-    return dalle2_stages(
-        dataset,
-        part_of(emoji_sizes(dataset, decoder_size), UpsamplerModel),
+    return emoji_stages(
+        TarImages(data_dir, size, count=count),
+        UpsamplerModel,
+        decoder_size=decoder_size,
         upsampler=Updates(steps, batch_size),
         learning_rate=learning_rate,
         ema_decay=ema_decay,

@@ -1,8 +1,5 @@
 """Latent diffusion on captioned images."""
 
-import re
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.data import TarImages
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw, save_grid
+from diffusion_labs.recipes.emoji import kind_weights, some_captions
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.latent_diffusion import autoencoder_stage, diffusion_stage, latents_stage
 from diffusion_labs.recipes.latent_model import LatentModel
@@ -62,7 +60,7 @@ def ldm_emoji(
         ngrams=(3, 4, 5, 6),
         pooled_text=True,
     )
-    captions = dataset.captions[:: max(1, len(dataset) // PREVIEWS)][:PREVIEWS]
+    captions = some_captions(dataset.captions, PREVIEWS)
 
     def preview(model: nn.Module, path: Path) -> Tensor:
         images = draw(model, sizes, captions, seed=0, guidance_scale=3.0, steps=PREVIEW_STEPS)
@@ -88,13 +86,3 @@ def ldm_emoji(
         described(sizes),
         {"": "diffusion"},
     )
-
-
-def kind_weights(captions: Sequence[str]) -> list[float]:
-    """``1 / sqrt(n)`` for each of n captions of one kind, which is the part before a colon or a comma.
-
-    Of the emoji, 2,170 of 3,786 differ from others by a skin tone alone ("pilot, dark skin tone").
-    """
-    kinds = [re.split("[:,]", caption)[0] for caption in captions]
-    counts = Counter(kinds)
-    return [counts[kind] ** -0.5 for kind in kinds]

@@ -66,7 +66,7 @@ def test_pixels_are_those_of_pillow(size: tuple[int, int]) -> None:
 
     Pillow rounds after each of its two passes; the values are such that it clamps nothing between them.
     """
-    clip = dl.byte_clip(image_size=16, in_channels=3)
+    clip = dl.small_clip(image_size=16, in_channels=3)
     clip = dl.TransformersCLIP(clip.model)  # with the mean and standard deviation of OpenAI's
     x = torch.randint(80, 176, (3, *size), dtype=torch.uint8)
     image = Image.frombytes("RGB", size[::-1], x.permute(1, 2, 0).contiguous().numpy().tobytes())
@@ -83,7 +83,7 @@ def test_pixels_are_those_of_pillow(size: tuple[int, int]) -> None:
 
 
 def test_grey_images_get_all_channels_and_others_are_refused() -> None:
-    clip = dl.byte_clip(image_size=8, in_channels=3)
+    clip = dl.small_clip(image_size=8, in_channels=3)
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(clip.encode_image(x), clip.encode_image(x.expand(-1, 3, -1, -1)))
     with pytest.raises(ValueError, match=r"shape \[2, 2, 8, 8\], but this CLIP takes \[b, c, h, w\] with 3 channels"):
@@ -102,7 +102,7 @@ def test_frozen_models_get_no_gradients_and_stay_in_eval_mode() -> None:
 def test_a_folder_of_transformers_is_read(tmp_path) -> None:
     from tests.catalogue import pretrained_encoder
 
-    clip = dl.byte_clip(image_size=8, in_channels=3)
+    clip = dl.small_clip(image_size=8, in_channels=3)
     clip.model.save_pretrained(tmp_path)
     pretrained_encoder("clip").tokenizer.save_pretrained(tmp_path)
     loaded = dl.TransformersCLIP.from_pretrained(tmp_path)

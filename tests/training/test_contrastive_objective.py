@@ -107,7 +107,7 @@ def bars(count: int) -> dict[str, Tensor | list[str]]:
 
 
 def test_what_has_no_loss_is_named() -> None:
-    data, clip = bars(4), dl.byte_clip(image_size=8)
+    data, clip = bars(4), dl.small_clip(image_size=8)
     with pytest.raises(ValueError, match="4 images, 3 captions"):
         dl.ContrastiveObjective(clip)({**data, "caption": data["caption"][:3]})
     with pytest.raises(ValueError, match="of type list"):
@@ -126,8 +126,8 @@ def test_a_frozen_clip_is_refused_and_a_part_of_it_is_not() -> None:
 def test_the_loop_trains_it(tmp_path: Path) -> None:
     """Twenty updates tell rows from columns better than before."""
     torch.manual_seed(0)
-    clip = dl.byte_clip(
-        image_size=8, max_bytes=10, embed_dim=8, image_dim=16, image_depth=1, text_dim=16, text_depth=1, num_heads=2
+    clip = dl.small_clip(
+        image_size=8, max_tokens=12, embed_dim=8, image_dim=16, image_depth=1, text_dim=16, text_depth=1, num_heads=2
     )
     objective = dl.ContrastiveObjective(clip)
     data = bars(64)
@@ -155,8 +155,8 @@ folder, group = sys.argv[1], sys.argv[2] or None
 rank = int(os.environ["RANK"])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 torch.manual_seed(0)
-clip = dl.byte_clip(
-    image_size=8, max_bytes=10, embed_dim=8, image_dim=16, image_depth=1, text_dim=16, text_depth=1, num_heads=2
+clip = dl.small_clip(
+    image_size=8, max_tokens=12, embed_dim=8, image_dim=16, image_depth=1, text_dim=16, text_depth=1, num_heads=2
 ).double()
 whole = copy.deepcopy(clip)
 x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double() * 2 - 1

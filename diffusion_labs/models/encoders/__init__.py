@@ -1,5 +1,6 @@
 """Encoders of conditions: from classes, texts and maps to what networks take."""
 
+from diffusion_labs.models.encoders.bpe_tokenizer import bpe_tokenizer, learn_merges
 from diffusion_labs.models.encoders.byte_text_encoder import ByteTextEncoder
 from diffusion_labs.models.encoders.byte_tokenizer import ByteTokenizer
 from diffusion_labs.models.encoders.cached_text_encoder import CachedTextEncoder
@@ -19,7 +20,7 @@ from diffusion_labs.models.encoders.sentence_encoder import SentenceEncoder
 from diffusion_labs.models.encoders.spatial_rescaler import SpatialRescaler
 from diffusion_labs.models.encoders.t5_text_encoder import T5TextEncoder
 from diffusion_labs.models.encoders.text_encoder import TextEncoder, encode_distinct
-from diffusion_labs.models.encoders.transformers_clip import TransformersCLIP, byte_clip
+from diffusion_labs.models.encoders.transformers_clip import TransformersCLIP, small_clip
 from diffusion_labs.models.encoders.unclip_text_encoder import UnCLIPTextEncoder
 
 __all__ = [
@@ -40,9 +41,11 @@ __all__ = [
     "TextEncoder",
     "TransformersCLIP",
     "UnCLIPTextEncoder",
-    "byte_clip",
+    "bpe_tokenizer",
     "encode_distinct",
     "last_states",
+    "learn_merges",
     "normalised_penultimate_states",
     "penultimate_states",
+    "small_clip",
 ]

@@ -20,6 +20,14 @@ class ByteTokenizer:
         [[256, 97, 98, 257], [256, 257, 258, 258]]
     """
 
+    bos_token_id = START
+    eos_token_id = END
+    pad_token_id = PADDING
+
+    def __len__(self) -> int:
+        """How many tokens there are."""
+        return VOCABULARY
+
     def __call__(self, texts: Sequence[str], *, max_length: int, **other: Any) -> dict[str, Tensor]:
         """The numbers of the tokens of texts, as ``input_ids``, padded to the longest of the batch.
 

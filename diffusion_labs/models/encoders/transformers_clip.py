@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from diffusion_labs.models.encoders.byte_tokenizer import END, PADDING, START, VOCABULARY, ByteTokenizer
+from diffusion_labs.models.encoders.byte_tokenizer import ByteTokenizer
 from diffusion_labs.models.encoders.clip import EncodedText
 from diffusion_labs.models.encoders.pretrained_text_encoder import PretrainedTextEncoder
 from diffusion_labs.models.encoders.text_encoder import Texts, encode_distinct
@@ -140,7 +140,7 @@ class TransformersCLIP(PretrainedTextEncoder):
         return ((x - mean) / std).to(dtype)
 
 
-def byte_clip(
+def small_clip(
     *,
     image_size: int = 32,
     in_channels: int = 1,
@@ -151,10 +151,11 @@ def byte_clip(
     text_dim: int = 64,
     text_depth: int = 2,
     num_heads: int = 4,
-    max_bytes: int = 62,
+    tokenizer: Any = None,
+    max_tokens: int = 64,
     frozen: bool = False,
 ) -> TransformersCLIP:
-    """A small CLIP with random weights, on the bytes of texts, to be trained by ``ContrastiveObjective``.
+    """A small CLIP with random weights, to be trained by ``ContrastiveObjective``.
 
     Args:
         image_size: pixels a side of the images that it sees; others are resized.
@@ -166,24 +167,26 @@ def byte_clip(
         text_dim: width of the Transformer of texts.
         text_depth: its blocks.
         num_heads: heads of both.
-        max_bytes: longer texts are cut, between two characters.
+        tokenizer: of transformers, such as ``bpe_tokenizer``; ``ByteTokenizer`` if ``None``.
+        max_tokens: longer texts are cut.
         frozen: see ``TransformersCLIP``.
 
     Raises:
         ImportError: without the package ``transformers``.
 
     Example:
-        >>> clip = byte_clip(image_size=8)
+        >>> clip = small_clip(image_size=8)
         >>> clip.encode_image(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 64])
     """
-    transformers = import_transformers("byte_clip")
+    transformers = import_transformers("small_clip")
+    tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
     text = {
-        "vocab_size": VOCABULARY,
-        "bos_token_id": START,
-        "eos_token_id": END,
-        "pad_token_id": PADDING,
-        "max_position_embeddings": max_bytes + 2,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "max_position_embeddings": max_tokens,
     }
     image = {"image_size": image_size, "patch_size": patch_size, "num_channels": in_channels}
     config = transformers.CLIPConfig(
@@ -192,7 +195,7 @@ def byte_clip(
         projection_dim=embed_dim,
     )
     middle = (0.5,) * in_channels
-    return TransformersCLIP(transformers.CLIPModel(config), ByteTokenizer(), mean=middle, std=middle, frozen=frozen)
+    return TransformersCLIP(transformers.CLIPModel(config), tokenizer, mean=middle, std=middle, frozen=frozen)
 
 
 def _widths(dim: int, depth: int, num_heads: int, embed_dim: int) -> dict[str, int]:

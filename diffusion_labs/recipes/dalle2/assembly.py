@@ -32,6 +32,7 @@ def dalle2_stages(
     upsampler: Updates | None = None,
     captions: Sequence[str] = (),
     group_field: str | None = None,
+    weights: Sequence[float] | None = None,
     learning_rate: float,
     ema_decay: float = 0.0,
     seed: int,
@@ -47,21 +48,23 @@ def dalle2_stages(
         upsampler: of the upsampler.
         captions: shown in previews of the prior.
         group_field: see ``ContrastiveObjective``.
+        weights: how often each sample is seen by CLIP, the prior and the decoder, see ``Batches``.
         learning_rate: the highest learning rate of each.
         ema_decay: of the averaged weights of prior, decoder and upsampler.
         seed: of each.
     """
     how: dict[str, Any] = {"learning_rate": learning_rate, "seed": seed}
     averaged = {**how, "ema_decay": ema_decay}
+    weighted = {**averaged, "weights": weights}
     stages: list[Stage] = []
     if clip is not None:
-        stages.append(clip_stage(dataset, sizes, **clip._asdict(), **how, group_field=group_field))
+        stages.append(clip_stage(dataset, sizes, **clip._asdict(), **how, group_field=group_field, weights=weights))
     if prior is not None or decoder is not None:
         stages.append(embeddings_stage(dataset, sizes))
     if prior is not None:
-        stages.append(prior_stage(dataset, sizes, **prior._asdict(), **averaged, captions=captions))
+        stages.append(prior_stage(dataset, sizes, **prior._asdict(), **weighted, captions=captions))
     if decoder is not None:
-        stages.append(decoder_stage(dataset, sizes, **decoder._asdict(), **averaged))
+        stages.append(decoder_stage(dataset, sizes, **decoder._asdict(), **weighted))
     if upsampler is not None:
         stages.append(upsampler_stage(dataset, sizes, **upsampler._asdict(), **averaged))
     parts = PARTS if isinstance(sizes, DALLE2Model) else {"": stages[-1].name}

@@ -1,6 +1,6 @@
 """The stage that trains CLIP, and that which writes its embeddings to disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def clip_stage(
     learning_rate: float,
     seed: int,
     group_field: str | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Stage:
     """CLIP, by contrast of the images and captions of a batch; in the folder ``clip``.
 
@@ -39,6 +40,7 @@ def clip_stage(
         learning_rate: the highest learning rate.
         seed: of weights and the order of the data.
         group_field: see ``ContrastiveObjective``.
+        weights: see ``Batches``.
     """
 
     def build(run_dir: Path) -> Experiment:
@@ -48,7 +50,7 @@ def clip_stage(
         return Experiment(
             objective=objective,
             model=clip,
-            batches=Batches(dataset, batch_size, seed),
+            batches=Batches(dataset, batch_size, seed, weights=weights),
             optimizer=torch.optim.AdamW(objective.parameters(), learning_rate, betas=(0.9, 0.98), fused=True),
             steps=steps,
             learning_rate=WarmupCosine(steps, warmup=steps // 20),

@@ -69,6 +69,7 @@ def decoder_stage(
     learning_rate: float,
     ema_decay: float,
     seed: int,
+    weights: Sequence[float] | None = None,
 ) -> Stage:
     """The decoder, from stored embeddings and captions to small images; in the folder ``decoder``.
 
@@ -82,6 +83,7 @@ def decoder_stage(
         learning_rate: the highest learning rate.
         ema_decay: of the averaged weights.
         seed: of weights, noise and the order of the data.
+        weights: see ``Batches``.
     """
     shrink = SuperResolutionTransform(sizes.decoder_size, image_field="x")
 
@@ -106,7 +108,7 @@ def decoder_stage(
         return Experiment(
             objective=objective,
             model=decoder,
-            batches=Batches(joined, batch_size, seed),
+            batches=Batches(joined, batch_size, seed, weights=weights),
             optimizer=torch.optim.AdamW(decoder.parameters(), learning_rate, betas=(0.9, 0.99), fused=True),
             steps=steps,
             learning_rate=WarmupCosine(steps, warmup=steps // 50),

@@ -32,6 +32,7 @@ def prior_stage(
     ema_decay: float,
     seed: int,
     captions: Sequence[str],
+    weights: Sequence[float] | None = None,
 ) -> Stage:
     """The diffusion prior on the stored embeddings; in the folder ``prior``.
 
@@ -46,6 +47,7 @@ def prior_stage(
         ema_decay: of the averaged weights.
         seed: of weights, noise and the order of the data.
         captions: shown in previews, one in a row.
+        weights: see ``Batches``.
     """
 
     def build(run_dir: Path) -> Experiment:
@@ -68,7 +70,7 @@ def prior_stage(
         return Experiment(
             objective=objective,
             model=model,
-            batches=Batches(stored, batch_size, seed),
+            batches=Batches(stored, batch_size, seed, weights=weights),
             optimizer=torch.optim.AdamW(trained, learning_rate, betas=(0.9, 0.96), weight_decay=0.06, fused=True),
             steps=steps,
             learning_rate=WarmupCosine(steps, warmup=steps // 50),

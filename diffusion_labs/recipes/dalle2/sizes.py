@@ -16,7 +16,7 @@ from diffusion_labs.models.dalle2 import (
     dalle2_prior,
     dalle2_upsampler_256,
 )
-from diffusion_labs.models.encoders import TransformersCLIP, byte_clip
+from diffusion_labs.models.encoders import TransformersCLIP, bpe_tokenizer, small_clip
 from diffusion_labs.models.ldm import LatentScale
 from diffusion_labs.models.transformer import prior_transformer
 from diffusion_labs.randomness import Generators
@@ -25,18 +25,19 @@ from diffusion_labs.samplers import DDIMSampler, DDPMSampler, Sampler
 
 @dataclass(frozen=True)
 class CLIPModel:
-    """The sizes of a small CLIP on the bytes of captions: plain data, kept with a run.
+    """The sizes of a small CLIP and the tokens of its captions: plain data, kept with a run.
 
     Attributes:
         image_shape: ``(channels, height, width)``.
         class_names: names of the classes; empty if there are none.
-        patch_size: see ``byte_clip``, as for all that follows.
+        patch_size: see ``small_clip``, as for all that follows but ``merges``.
         embed_dim: width of the embeddings.
         image_dim: width of the Transformer of images.
         image_depth: its blocks.
         text_dim: width of the Transformer of texts.
         text_depth: its blocks.
-        max_bytes: longer captions are cut.
+        max_tokens: longer captions are cut.
+        merges: see ``bpe_tokenizer``; the tokens are bytes if there are none.
     """
 
     image_shape: Sequence[int]
@@ -47,7 +48,8 @@ class CLIPModel:
     image_depth: int = 3
     text_dim: int = 64
     text_depth: int = 2
-    max_bytes: int = 62
+    max_tokens: int = 64
+    merges: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _, height, width = self.image_shape
@@ -59,7 +61,7 @@ class CLIPModel:
 
     def build_clip(self, *, frozen: bool) -> TransformersCLIP:
         """CLIP with random weights."""
-        return byte_clip(
+        return small_clip(
             image_size=self.image_shape[1],
             in_channels=self.image_shape[0],
             patch_size=self.patch_size,
@@ -68,7 +70,8 @@ class CLIPModel:
             image_depth=self.image_depth,
             text_dim=self.text_dim,
             text_depth=self.text_depth,
-            max_bytes=self.max_bytes,
+            tokenizer=bpe_tokenizer(self.merges) if self.merges else None,
+            max_tokens=self.max_tokens,
             frozen=frozen,
         )
 
@@ -98,7 +101,7 @@ class PriorModel(CLIPModel):
         network = prior_transformer(
             embed_dim=self.embed_dim,
             text_dim=self.text_dim,
-            max_tokens=self.max_bytes + 2,
+            max_tokens=self.max_tokens,
             dim=self.prior_dim,
             depth=self.prior_depth,
             num_heads=self.prior_heads,
