@@ -63,7 +63,7 @@ def bpe_tokenizer(merges: Sequence[str]) -> Any:
         ['Ġa', 'Ġred', 'Ġa', 'p', 'p', 'l', 'e']
     """
     transformers = import_transformers("bpe_tokenizer")
-    from tokenizers import Tokenizer, models, processors
+    from tokenizers import Tokenizer, decoders, models, processors
 
     vocabulary = {character: i for i, character in enumerate(_alphabet())} | SPECIAL
     pairs = []
@@ -76,6 +76,7 @@ def bpe_tokenizer(merges: Sequence[str]) -> Any:
         pairs.append((parts[0], parts[1]))
         vocabulary.setdefault("".join(parts), len(vocabulary))
     tokenizer = _with_words(Tokenizer(models.BPE(vocab=vocabulary, merges=pairs)))
+    tokenizer.decoder = decoders.ByteLevel()
     start, end, padding = SPECIAL
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}", special_tokens=[(start, START), (end, END)]
