@@ -15,7 +15,7 @@ from diffusion_labs.cli import UserError, choose
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
 from diffusion_labs.recipes.run import draws_images, has_checkpoint, prepare_run
-from diffusion_labs.training import CheckpointError, Stopped, TrainOptions, find_device
+from diffusion_labs.training import CheckpointError, OptionError, Stopped, TrainOptions, find_device
 
 HELP = """usage: diffusion-labs train RECIPE [OPTIONS]
 
@@ -72,7 +72,7 @@ def carry_out(name: str, chosen: dict[str, Any], until: str | None = None) -> Pa
         raise UserError(str(error)) from error
     try:
         stages.carry_out(run_dir, options)
-    except (DataError, CheckpointError, OSError) as error:
+    except (DataError, CheckpointError, OptionError, OSError) as error:
         raise UserError(str(error)) from error
     except Stopped as stop:
         print(f"\n{stop}", file=sys.stderr)

@@ -8,7 +8,7 @@ from diffusion_labs.layers.attention import (
     split_heads_interleaved,
     split_heads_stacked,
 )
-from diffusion_labs.layers.checkpointing import call_block
+from diffusion_labs.layers.checkpointing import Checkpointing, call_block, keep_products, set_checkpointing
 from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.condition_embedding import ConditionEmbedding, check_names, concatenate
 from diffusion_labs.layers.condition_layers import (
@@ -42,6 +42,7 @@ from diffusion_labs.layers.transformer import (
 __all__ = [
     "AttendedStream",
     "CaptionCondition",
+    "Checkpointing",
     "ClassCondition",
     "ConditionEmbedding",
     "Context",
@@ -79,11 +80,13 @@ __all__ = [
     "concatenate",
     "conv",
     "gelu_tanh",
+    "keep_products",
     "merge_attended",
     "merge_heads",
     "modulate",
     "modulation",
     "nearest_upsample",
+    "set_checkpointing",
     "sinusoidal_embedding",
     "sinusoidal_positions",
     "split_heads_interleaved",

@@ -19,8 +19,9 @@ from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
 from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
-from diffusion_labs.training.loop import Stopped, TrainOptions, train
+from diffusion_labs.training.loop import Stopped, train
 from diffusion_labs.training.objective import Objective
+from diffusion_labs.training.options import OptionError, TrainOptions
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.vq_objective import VQObjective
 
@@ -33,6 +34,7 @@ __all__ = [
     "Experiment",
     "KLObjective",
     "Objective",
+    "OptionError",
     "Stopped",
     "TrainOptions",
     "TrainState",

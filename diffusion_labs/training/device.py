@@ -1,10 +1,12 @@
 """Where a run computes, and in which precision."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def find_device(name: str) -> torch.device:
@@ -30,7 +32,13 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 autocast where the device computes it fast; off on CPUs, where it is slower."""
-    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+def in_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Whether products are computed in bfloat16; ``"auto"`` is where the device does so fast, which CPUs do not."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16, or none; weights and their gradients are float32 in both."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16(precision, device))

@@ -1,6 +1,5 @@
 """The training loop."""
 
-import math
 import signal
 import sys
 import threading
@@ -8,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.data.batches import Batch
+from diffusion_labs.layers import keep_products, set_checkpointing
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
@@ -23,10 +23,11 @@ from diffusion_labs.training.checkpoint import (
     save_checkpoint,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
-from diffusion_labs.training.device import autocast, find_device, to_device
+from diffusion_labs.training.device import Precision, autocast, find_device, to_device
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.log import RunLog, SilentLog
-from diffusion_labs.training.parallelism import Parallelism, chosen, gradients_kept, share, whole
+from diffusion_labs.training.options import OptionError, TrainOptions
+from diffusion_labs.training.parallelism import chosen, compile_blocks, gradients_kept, share, whole
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 from diffusion_labs.training.world import World, joined, local_device
 
@@ -41,51 +42,6 @@ class Stopped(Exception):  # noqa: N818 (not an error)
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = number
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How a run is carried out; what is trained is the recipe's.
-
-    Attributes:
-        resume: go on from the newest checkpoint of the run's folder, if there is one.
-        device: where to train.
-        log_every: updates between lines of the log.
-        save_every: updates between checkpoints.
-        preview_every: updates between pictures.
-        keep: newest checkpoints to keep.
-        parallelism: how several processes share the model: each has all of it ("ddp"), or a part ("fsdp"); by its size
-            if "auto".
-        timeout: minutes after which a process that waits for another gives up, so that torchrun can start all again.
-        keep_every: checkpoints of multiples of this step are kept, too; none if not given.
-        failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
-        spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
-        skipped_updates: updates in a row that may be skipped before the run stops.
-    """
-
-    resume: bool = False
-    device: str = "cpu"
-    log_every: int = 20
-    save_every: int = 500
-    preview_every: int = 1000
-    keep: int = 3
-    parallelism: Parallelism = "auto"
-    timeout: float = 30.0
-    keep_every: int | None = None
-    failed_saves: int = 3
-    spike_factor: float = 100.0
-    skipped_updates: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("log_every", "save_every", "preview_every", "keep", "keep_every", "spike_factor"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ValueError(f"{name} ({value}) must be at least 1")
-        for name in ("failed_saves", "skipped_updates"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
-        if not 0 < self.timeout < math.inf:
-            raise ValueError(f"timeout ({self.timeout}) must be positive and finite")
 
 
 def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> TrainState:
@@ -107,6 +63,7 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
         Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
         CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
             last, cannot be written.
+        OptionError: if the processes, or the model, cannot be trained so.
         FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
             ``skipped``, and the checkpoints before it are kept.
     """
@@ -129,10 +86,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     newest = load_newest(checkpoint_dir)
     if newest is not None:
         state.load_state_dict(newest[1], world)
-    parallelism = chosen(options.parallelism, state.objective, world, device)
-    if world.size > 1 and world.main:
-        print(f"{world.size} processes, {parallelism}", file=sys.stderr)
-    objective = share(state, parallelism, world)
+    objective = _prepared(state, options, world, device)
 
     log_of = RunLog if world.main else SilentLog
     writer = CheckpointWriter(
@@ -147,7 +101,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             batches = [next(state.batches) for _ in range(experiment.accumulate)]
             _copy(buffers, before)
             random = random_state()
-            loss = world.mean({"loss": _backward(objective, batches, device)})["loss"].item()
+            loss = world.mean({"loss": _backward(objective, batches, options.precision, device)})["loss"].item()
             norm = _clip_gradients(state.optimizer, experiment.gradient_clip).item()
             if not state.guard.accepts(loss, norm, options.spike_factor):
                 state.optimizer.zero_grad(set_to_none=True)
@@ -201,18 +155,34 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     return state
 
 
+def _prepared(state: TrainState, options: TrainOptions, world: World, device: torch.device) -> nn.Module:
+    """The objective of a state, with checkpoints, compiled and shared as the options say."""
+    if options.checkpointing is not None:
+        how = {"none": False, "selective": keep_products, "full": True}[options.checkpointing]
+        try:
+            set_checkpointing(state.objective, how)
+        except ValueError as error:
+            raise OptionError(str(error)) from error
+    sharing = chosen(options, state.objective, world, device)
+    if world.size > 1 and world.main:
+        print(sharing.describe(world), file=sys.stderr)
+    if options.compile:
+        compile_blocks(state.objective)
+    return share(state, sharing, world, device)
+
+
 def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
     """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept."""
     with nullcontext(folder) if world.main else TemporaryDirectory() as place:
         return draw(state.ema.model, Path(place) / f"step-{state.step:08d}.png")
 
 
-def _backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device) -> Tensor:
+def _backward(objective: nn.Module, batches: Sequence[Batch], precision: Precision, device: torch.device) -> Tensor:
     """The gradient of the mean loss of some batches, and that loss. Processes exchange gradients after the last."""
     losses = []
     for i, batch in enumerate(batches, 1):
         with gradients_kept(objective) if i < len(batches) else nullcontext():
-            with autocast(device):
+            with autocast(precision, device):
                 loss = objective(to_device(batch, device)) / len(batches)
             loss.backward()
         losses.append(loss.detach())

@@ -2,50 +2,103 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from diffusion_labs.training.device import in_bfloat16
+from diffusion_labs.training.options import OptionError, TrainOptions
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.world import World
 
-Parallelism = Literal["auto", "ddp", "fsdp"]
 COPIES = 5  # of the parameters: they, their gradients, two moments of Adam, their average
 SHARE = 0.5  # of a device's memory that these may take; activations need the rest
 
 
-def chosen(parallelism: Parallelism, objective: nn.Module, world: World, device: torch.device) -> Parallelism:
-    """DDP or FSDP2: what was asked for, or by the size of the model.
+@dataclass(frozen=True)
+class Sharing:
+    """What each process has of a model.
+
+    Attributes:
+        parallelism: all of it ("ddp"), or a part ("fsdp").
+        shards: how many parts there are: all processes together hold one copy of the model, or each so many of them.
+        reshard: whether the weights of a block are given back after its forward pass, and gathered again for its
+            backward pass.
+        bfloat16: whether blocks gather their weights in bfloat16.
+    """
+
+    parallelism: Literal["ddp", "fsdp"]
+    shards: int
+    reshard: bool = True
+    bfloat16: bool = False
+
+    def describe(self, world: World) -> str:
+        """What is printed."""
+        if self.parallelism == "ddp":
+            return f"{world.size} processes, ddp: each has the whole model"
+        copies = world.size // self.shards
+        more = f", of which there are {copies} copies" if copies > 1 else ""
+        kept = "" if self.reshard else "; gathered weights stay until the backward pass"
+        return f"{world.size} processes, fsdp: each has 1/{self.shards} of the model{more}{kept}"
+
+
+def chosen(options: TrainOptions, objective: nn.Module, world: World, device: torch.device) -> Sharing:
+    """What the options ask for, or DDP or FSDP2 by the size of the model.
 
     It is FSDP2 where weights, gradients, moments and average, five copies of all, take more than half of a GPU.
+
+    Raises:
+        OptionError: if the processes cannot be divided into groups of ``shards``.
     """
-    if parallelism != "auto":
-        return parallelism
-    if world.size == 1 or device.type != "cuda":
-        return "ddp"
-    needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
-    return "fsdp" if needed > SHARE * torch.cuda.get_device_properties(device).total_memory else "ddp"
+    if options.shards is not None and world.size % options.shards:
+        raise OptionError(f"shards ({options.shards}) must divide the number of processes ({world.size})")
+    parallelism = options.parallelism
+    if parallelism == "auto":
+        needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
+        small = device.type != "cuda" or needed <= SHARE * torch.cuda.get_device_properties(device).total_memory
+        parallelism = "ddp" if world.size == 1 or (small and options.shards is None) else "fsdp"
+    return Sharing(parallelism, options.shards or world.size, options.reshard, in_bfloat16(options.precision, device))
 
 
-def share(state: TrainState, parallelism: Parallelism, world: World) -> nn.Module:
+def share(state: TrainState, sharing: Sharing, world: World, device: torch.device) -> nn.Module:
     """Share the model of a state between the processes, and return what is called in place of its objective.
 
     With ``"ddp"`` each process has all of it, and gradients are averaged (``DistributedDataParallel``). With ``"fsdp"``
     weights, gradients, moments and the average are in parts (FSDP2, ``fully_shard``): each block, an entry of a
-    ``ModuleList``, is gathered where it is needed.
+    ``ModuleList``, is gathered where it is needed. With fewer parts than processes, groups of processes hold a copy
+    each (hybrid sharding): only gradients travel between groups, so a group belongs on one machine.
     """
     if world.size == 1:
         return state.objective
-    if parallelism == "ddp":
+    if sharing.parallelism == "ddp":
         return nn.parallel.DistributedDataParallel(state.objective)
     before = dict(state.objective.named_parameters())
-    for model in (state.objective, state.ema.model):
-        _shard(model)
+    shard(state.objective, sharing, world, device)
+    shard(state.ema.model, replace(sharing, bfloat16=False), world, device)
     after = dict(state.objective.named_parameters())
     _point_to(state.optimizer, {before[name]: after[name] for name in before})
     return state.objective
+
+
+def compile_blocks(model: nn.Module, **options: Any) -> None:
+    """Compile each block alone: equal ones once, in seconds, where the whole of a deep network takes minutes.
+
+    Args:
+        model: with networks whose blocks are entries of a ``ModuleList``.
+        **options: see ``torch.compile``.
+    """
+    blocks = blocks_of(model)
+    for block in blocks:
+        block.compile(**options, recompile_limit=len(blocks) + 8)  # those of a U-Net are all different
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks of the networks in a model, entries of a ``ModuleList``, with inner ones first."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return [block for blocks in reversed(lists) for block in blocks]
 
 
 def gradients_kept(objective: nn.Module) -> AbstractContextManager[None]:
@@ -71,13 +124,21 @@ def whole(value: Any) -> Any:
     return tree_map(lambda part: part.full_tensor() if hasattr(part, "full_tensor") else part, value)
 
 
-def _shard(model: nn.Module) -> None:
-    from torch.distributed.fsdp import fully_shard  # 4 s
+def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device) -> None:
+    """Let this process keep its part of each block of a model, and of the rest (FSDP2, ``fully_shard``)."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # 4 s
 
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    for block in (block for blocks in reversed(lists) for block in blocks):  # the inner ones first
-        fully_shard(block)
-    fully_shard(model)
+    parts = sharing.shards
+    if parts == world.size:
+        mesh = init_device_mesh(device.type, (parts,))
+    else:
+        mesh = init_device_mesh(device.type, (world.size // parts, parts), mesh_dim_names=("copy", "part"))
+    # Not for the rest of the model: it embeds times, which bfloat16 cannot tell from each other
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if sharing.bfloat16 else MixedPrecisionPolicy()
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh, mp_policy=half, reshard_after_forward=sharing.reshard)
+    fully_shard(model, mesh=mesh, reshard_after_forward=sharing.reshard)
 
 
 def _point_to(optimizer: torch.optim.Optimizer, parameters: Mapping[Tensor, Any]) -> None:

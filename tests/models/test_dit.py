@@ -1,6 +1,5 @@
 """The diffusion Transformer: the paper's sizes, its formulas, and what it refuses."""
 
-import copy
 import math
 import re
 
@@ -135,19 +134,6 @@ def test_an_absent_class_is_the_null_class() -> None:
     x, t = torch.randn(2, 2, 4, 6), torch.tensor([0, 999])
     assert torch.equal(network(x, t).prediction, network(x, t, {"class": torch.tensor([3, 3])}).prediction)
     assert (network(x, t).prediction - network(x, t, {"class": torch.tensor([0, 1])}).prediction).abs().max() > 1e-3
-
-
-def test_checkpointing_gives_the_same_gradients() -> None:
-    network = randomise(dl.dit(**TINY, learned_variance=True))
-    other = copy.deepcopy(network)
-    other.checkpointing = True
-    x, t = torch.randn(2, 2, 4, 6), torch.tensor([3, 900])
-    for model in (network, other):
-        output = model(x, t, {"class": torch.tensor([1, 3])})
-        (output.prediction.square().sum() + output.variance_value.sum()).backward()
-    for parameter, same in zip(network.parameters(), other.parameters(), strict=True):
-        assert (parameter.grad is None) == (not parameter.requires_grad)
-        torch.testing.assert_close(parameter.grad, same.grad)
 
 
 @pytest.mark.parametrize(

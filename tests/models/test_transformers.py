@@ -1,6 +1,5 @@
 """What Transformers with text promise. Their functions are those of diffusers: tests/interop/test_pixart, _mmdit."""
 
-import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -37,17 +36,12 @@ def test_starts_with_zero_and_is_not_stuck_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_parameter_has_a_gradient_also_without_conditions_and_with_checkpointing(name: str) -> None:
+def test_every_parameter_has_a_gradient_also_without_conditions(name: str) -> None:
     network = randomise(NETWORKS[name]())
-    checkpointed = copy.deepcopy(network)
-    checkpointed.checkpointing = True
     for conditions in ({}, {"text": TEXT, "text_mask": MASK, "class": torch.tensor([0, 2])}):
-        gradients = []
-        for model in (network, checkpointed):
-            model.zero_grad()
-            model(X, T, conditions).prediction.square().sum().backward()
-            gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
-        torch.testing.assert_close(*gradients)
+        network.zero_grad()
+        network(X, T, conditions).prediction.square().sum().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters() if parameter.requires_grad)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

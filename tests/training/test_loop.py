@@ -11,8 +11,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+import diffusion_labs as dl
+from diffusion_labs.data import Batches
 from diffusion_labs.training import (
     CheckpointError,
+    Experiment,
+    OptionError,
     Stopped,
     TrainOptions,
     TrainState,
@@ -23,6 +27,7 @@ from diffusion_labs.training import (
 )
 from diffusion_labs.training.checkpoint import checkpoints
 from diffusion_labs.training.log import RunLog, read_metrics
+from tests.catalogue import SCHEDULES
 
 EVERY_FIVE = TrainOptions(resume=True, save_every=5, log_every=4)
 
@@ -318,6 +323,44 @@ def test_too_many_failed_saves_or_the_last_end_the_run(make_experiment, run_dir,
 def test_options_that_make_no_sense_are_named(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         TrainOptions(**change)
+
+
+def test_options_that_do_not_fit_the_run_are_named(make_experiment, run_dir) -> None:
+    with pytest.raises(OptionError, match=r"shards \(3\) must divide the number of processes \(1\)"):
+        train(make_experiment(), run_dir, TrainOptions(shards=3))
+    with pytest.raises(OptionError, match="no module of this Objective can recompute its blocks"):
+        train(make_experiment(), run_dir, TrainOptions(checkpointing="full"))
+
+
+@pytest.mark.parametrize(
+    ("change", "tolerance"),
+    [
+        ({"checkpointing": "selective"}, 0.0),
+        ({"precision": "bf16"}, 0.1),
+        pytest.param({"compile": True}, 1e-4, marks=pytest.mark.slow),
+    ],
+)
+def test_recomputed_compiled_or_in_bfloat16_a_run_is_the_same(run_dir, tmp_path, change, tolerance) -> None:
+    """To rounding. Its checkpoints go on without."""
+
+    def experiment(steps: int) -> Experiment:
+        torch.manual_seed(0)
+        network = dl.dit(in_channels=1, size=8, patch_size=4, dim=16, depth=2, num_heads=2, classes={"class": 3})
+        schedule = SCHEDULES["cosine"]()
+        sampler = dl.DDIMSampler(network, schedule, dl.VPredictor(schedule))
+        transform = torch.nn.Sequential(dl.RandomDiffusionSteps(schedule), dl.ComputeTarget(sampler.predictor))
+        objective = dl.Objective(transform, sampler, dl.SimpleLoss(), conditions=["class"])
+        data = [{"x": torch.full((1, 8, 8), i / 8), "class": i % 3} for i in range(8)]
+        optimizer = torch.optim.SGD(objective.parameters(), 0.1, momentum=0.9)
+        return Experiment(
+            objective=objective, model=sampler, batches=Batches(data, 4, 0), optimizer=optimizer, steps=steps
+        )
+
+    whole = train(experiment(6), tmp_path / "whole", TrainOptions()).state_dict()
+    train(experiment(4), run_dir, TrainOptions(**change))
+    found = train(experiment(6), run_dir, TrainOptions(resume=True)).state_dict()
+    for name, weight in whole["objective"].items():
+        torch.testing.assert_close(found["objective"][name], weight, rtol=tolerance, atol=tolerance / 10)
 
 
 def test_the_state_holds_what_it_says(make_experiment) -> None:

@@ -60,9 +60,10 @@ experiment = Experiment(
     accumulate=2,
     ema_decay=0.5,
 )
-parallelism = "fsdp" if "fsdp" in sys.argv[3:] else "ddp"
+ways = {"fsdp": {}, "pairs": {"shards": 2, "reshard": False}}
+sharing = next(({"parallelism": "fsdp", **ways[word]} for word in sys.argv[3:] if word in ways), {"parallelism": "ddp"})
 minutes = 0.1 if sys.argv[3] == "hang" else 1.0
-options = TrainOptions(resume=True, save_every=4, log_every=1, parallelism=parallelism, timeout=minutes)
+options = TrainOptions(resume=True, save_every=4, log_every=1, timeout=minutes, **sharing)
 train(experiment, folder, options)
 """
 
@@ -112,6 +113,7 @@ WAYS = {
     "one, then two in parts": [(1, 5, ""), (2, 10, "fsdp")],
     "two in parts, then four": [(2, 5, "fsdp"), (4, 10, "ddp")],
     "four in parts": [(4, 10, "fsdp")],
+    "four in two pairs, then two": [(4, 5, "pairs"), (2, 10, "fsdp")],
 }
 
 

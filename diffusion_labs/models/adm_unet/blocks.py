@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_labs.layers import (
+    Checkpointing,
     Context,
     GroupNorm,
     SplitHeads,
@@ -247,9 +248,9 @@ class BlockSequence(nn.Sequential):
 
     def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
         super().__init__(*blocks)
-        self.checkpointing = checkpointing
+        self.checkpointing: Checkpointing = checkpointing
 
     def forward(self, x: Tensor, embedding: Tensor, context: Context | None) -> Tensor:  # type: ignore[override]
         for block in self:
-            x = call_block(block, x, embedding, context, recompute=self.checkpointing and self.training)
+            x = call_block(block, x, embedding, context, recompute=self.training and self.checkpointing)
         return x

@@ -12,7 +12,7 @@ from diffusion_labs.conditioning import (
     check_identity,
     check_timestep,
 )
-from diffusion_labs.layers import call_block
+from diffusion_labs.layers import Checkpointing, call_block
 
 
 class PatchTransformer(ConditionalModule):
@@ -45,7 +45,7 @@ class PatchTransformer(ConditionalModule):
     ) -> None:
         super().__init__({*condition_names, "identity_attention"})
         self.grid = grid
-        self.checkpointing = checkpointing
+        self.checkpointing: Checkpointing = checkpointing
         self.patches = patches
         self.blocks = nn.ModuleList(blocks)
         self.attention_blocks = tuple(f"blocks.{i}.attention" for i in range(len(blocks)))
@@ -90,4 +90,4 @@ class PatchTransformer(ConditionalModule):
 
     def run(self, block: nn.Module, *arguments: Tensor | None) -> Any:
         """Call a block; with checkpointing, in train mode, such that it is recomputed in the backward pass."""
-        return call_block(block, *arguments, recompute=self.checkpointing and self.training)
+        return call_block(block, *arguments, recompute=self.training and self.checkpointing)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_floating, check_timestep
 from diffusion_labs.construction import builder
 from diffusion_labs.layers import (
+    Checkpointing,
     EncoderBlock,
     FeedForward,
     SelfAttention,
@@ -68,7 +69,7 @@ class PriorTransformer(ConditionalModule):
     ) -> None:
         super().__init__(["text", "text_mask", "text_embedding"])
         self.max_tokens = len(positions) - LAST
-        self.checkpointing = checkpointing
+        self.checkpointing: Checkpointing = checkpointing
         self.embed = embed
         self.text = text
         self.text_embedding_norm = text_embedding_norm
@@ -126,7 +127,7 @@ class PriorTransformer(ConditionalModule):
         valid = torch.ones_like(tokens[:, :, 0], dtype=torch.bool) if valid is None else valid
         mask = causal_mask(F.pad(valid, (0, LAST), value=True))
         for block in self.blocks:
-            h = call_block(block, h, mask, recompute=self.checkpointing and self.training)
+            h = call_block(block, h, mask, recompute=self.training and self.checkpointing)
 
         # Project
         return DiffusionOutput(self.head(h[:, -1]).to(x.dtype))

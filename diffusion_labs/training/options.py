@@ -1,0 +1,69 @@
+"""How a run is carried out."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusion_labs.training.device import Precision
+
+Parallelism = Literal["auto", "ddp", "fsdp"]
+
+
+class OptionError(ValueError):
+    """Options that do not fit the run."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a run is carried out; what is trained is the recipe's.
+
+    Attributes:
+        resume: go on from the newest checkpoint of the run's folder, if there is one.
+        device: where to train.
+        log_every: updates between lines of the log.
+        save_every: updates between checkpoints.
+        preview_every: updates between pictures.
+        keep: newest checkpoints to keep.
+        parallelism: how several processes share the model: each has all of it ("ddp"), or a part ("fsdp"); by its size
+            if "auto".
+        shards: into how many parts "fsdp" cuts the model: with fewer than processes, each group of so many has a copy.
+        reshard: whether "fsdp" gives the weights of a block back after its forward pass: less memory, more traffic.
+        precision: of products: "auto" is bfloat16 on GPUs that compute it fast, else float32.
+        checkpointing: whether blocks are computed again in the backward pass, for less memory: all ("full"), or what is
+            computed fast ("selective"); as the recipe builds its networks if not given.
+        compile: compile each block.
+        timeout: minutes after which a process that waits for another gives up, so that torchrun can start all again.
+        keep_every: checkpoints of multiples of this step are kept, too; none if not given.
+        failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
+        spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
+        skipped_updates: updates in a row that may be skipped before the run stops.
+    """
+
+    resume: bool = False
+    device: str = "cpu"
+    log_every: int = 20
+    save_every: int = 500
+    preview_every: int = 1000
+    keep: int = 3
+    parallelism: Parallelism = "auto"
+    shards: int | None = None
+    reshard: bool = True
+    precision: Precision = "auto"
+    checkpointing: Literal["none", "selective", "full"] | None = None
+    compile: bool = False
+    timeout: float = 30.0
+    keep_every: int | None = None
+    failed_saves: int = 3
+    spike_factor: float = 100.0
+    skipped_updates: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "save_every", "preview_every", "keep", "keep_every", "shards", "spike_factor"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
+        for name in ("failed_saves", "skipped_updates"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout ({self.timeout}) must be positive and finite")
