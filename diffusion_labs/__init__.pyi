@@ -356,3 +356,5 @@ from .randomness import randn as randn
 from .randomness import seeded as seeded
 from .randomness import KeyedGenerator as KeyedGenerator
 from .randomness import sample_keys as sample_keys
+from .checkpointing import keep_products as keep_products
+from .checkpointing import set_checkpointing as set_checkpointing

@@ -8,7 +8,6 @@ from diffusion_labs.layers.attention import (
     split_heads_interleaved,
     split_heads_stacked,
 )
-from diffusion_labs.layers.checkpointing import Checkpointing, call_block, keep_products, set_checkpointing
 from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.condition_embedding import ConditionEmbedding, check_names, concatenate
 from diffusion_labs.layers.condition_layers import (
@@ -42,7 +41,6 @@ from diffusion_labs.layers.transformer import (
 __all__ = [
     "AttendedStream",
     "CaptionCondition",
-    "Checkpointing",
     "ClassCondition",
     "ConditionEmbedding",
     "Context",
@@ -75,18 +73,15 @@ __all__ = [
     "VectorTokens",
     "attention",
     "average_pool",
-    "call_block",
     "check_names",
     "concatenate",
     "conv",
     "gelu_tanh",
-    "keep_products",
     "merge_attended",
     "merge_heads",
     "modulate",
     "modulation",
     "nearest_upsample",
-    "set_checkpointing",
     "sinusoidal_embedding",
     "sinusoidal_positions",
     "split_heads_interleaved",

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
+from diffusion_labs.checkpointing import Checkpointing, keep_products, set_checkpointing
 from diffusion_labs.data.batches import Batch
-from diffusion_labs.layers import keep_products, set_checkpointing
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
@@ -158,9 +158,9 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
 def _prepared(state: TrainState, options: TrainOptions, world: World, device: torch.device) -> nn.Module:
     """The objective of a state, with checkpoints, compiled and shared as the options say."""
     if options.checkpointing is not None:
-        how = {"none": False, "selective": keep_products, "full": True}[options.checkpointing]
+        ways: dict[str, Checkpointing] = {"none": False, "selective": keep_products, "full": True}
         try:
-            set_checkpointing(state.objective, how)
+            set_checkpointing(state.objective, ways[options.checkpointing])
         except ValueError as error:
             raise OptionError(str(error)) from error
     sharing = chosen(options, state.objective, world, device)

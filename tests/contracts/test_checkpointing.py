@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_labs.layers import Checkpointing, keep_products, set_checkpointing
+from diffusion_labs.checkpointing import Checkpointing, keep_products, set_checkpointing
 from tests.catalogue import NETWORKS, NUM_CLASSES, SIZE
 
 RECOMPUTING = sorted(NETWORKS.keys() - {"ideal"})

@@ -18,7 +18,7 @@ import os, sys, torch
 import torch.distributed as dist
 from torch import nn
 import diffusion_labs as dl
-from diffusion_labs.layers import keep_products, set_checkpointing
+from diffusion_labs.checkpointing import keep_products, set_checkpointing
 from diffusion_labs.training.parallelism import Sharing, compile_blocks, shard, whole
 from diffusion_labs.training.world import current_world
 from tests.catalogue import NETWORKS, NUM_CLASSES, SCHEDULES, SIZE

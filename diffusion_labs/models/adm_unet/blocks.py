@@ -7,13 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_labs.checkpointing import Checkpointing, call_block
 from diffusion_labs.layers import (
-    Checkpointing,
     Context,
     GroupNorm,
     SplitHeads,
     attention,
-    call_block,
     conv,
     merge_attended,
     split_heads_interleaved,

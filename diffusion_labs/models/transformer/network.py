@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from diffusion_labs.checkpointing import Checkpointing, call_block
 from diffusion_labs.conditioning import (
     ConditionalInputs,
     ConditionalModule,
@@ -12,7 +13,6 @@ from diffusion_labs.conditioning import (
     check_identity,
     check_timestep,
 )
-from diffusion_labs.layers import Checkpointing, call_block
 
 
 class PatchTransformer(ConditionalModule):

@@ -7,15 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from diffusion_labs.checkpointing import Checkpointing, call_block
 from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_floating, check_timestep
 from diffusion_labs.construction import builder
 from diffusion_labs.layers import (
-    Checkpointing,
     EncoderBlock,
     FeedForward,
     SelfAttention,
     TimeEmbedding,
-    call_block,
     tokens_of,
     vector_of,
     zero_init,
