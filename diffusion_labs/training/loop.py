@@ -25,6 +25,7 @@ from diffusion_labs.training.checkpoint import (
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import Precision, autocast, find_device, to_device
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
+from diffusion_labs.training.heartbeat import Heartbeat
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import OptionError, TrainOptions
 from diffusion_labs.training.parallelism import chosen, compile_blocks, gradients_kept, share, whole
@@ -92,13 +93,15 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     writer = CheckpointWriter(
         checkpoint_dir, keep=options.keep, keep_every=options.keep_every, failures=options.failed_saves
     )
-    with log_of(run_dir, experiment.steps, state.step) as log, writer, _stop_signals() as stopping:
+    heartbeat = Heartbeat(world, options.timeout)
+    with log_of(run_dir, experiment.steps, state.step) as log, writer, heartbeat, _stop_signals() as stopping:
         losses: list[float] = []
         logged, images = time.perf_counter(), 0
         buffers = list(state.objective.buffers())
         before = [buffer.clone() for buffer in buffers]
         while state.step < experiment.steps:
             batches = [next(state.batches) for _ in range(experiment.accumulate)]
+            heartbeat.beat(state.step + 1)
             _copy(buffers, before)
             random = random_state()
             loss = world.mean({"loss": _backward(objective, batches, options.precision, device)})["loss"].item()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ train(experiment, folder, options)
 """
 
 
-def start(count: int, *command: str) -> list[subprocess.Popen]:
+def start(count: int, *command: str, **options: Any) -> list[subprocess.Popen]:
     """Some processes that find each other, as torchrun's do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -76,7 +77,7 @@ def start(count: int, *command: str) -> list[subprocess.Popen]:
     together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     return [
-        subprocess.Popen([sys.executable, *command], env={**alone, **together, "RANK": str(rank)})
+        subprocess.Popen([sys.executable, *command], env={**alone, **together, "RANK": str(rank)}, **options)
         for rank in range(count)
     ]
 
@@ -168,8 +169,18 @@ def test_sigterm_to_torchrun_saves_and_the_run_goes_on(alone, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_process_that_waits_in_vain_gives_up(tmp_path: Path) -> None:
-    waits, hangs = start(2, "-c", SCRIPT, str(tmp_path), "10", "hang", "ddp")
-    assert waits.wait(timeout=300) != 0
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_a_process_that_waits_in_vain_names_the_other_and_gives_up(tmp_path: Path, way: str, stopped: bool) -> None:
+    """One that computes for ever is behind; one whose machine stands still is silent."""
+    waits, hangs = start(2, "-c", SCRIPT, str(tmp_path), "10", "hang", way, stderr=subprocess.PIPE, text=True)
+    if stopped:
+        while not (tmp_path / "metrics.jsonl").exists():
+            time.sleep(0.1)
+        hangs.send_signal(signal.SIGSTOP)
+    told = waits.communicate(timeout=300)[1]
+    assert waits.returncode != 0
     assert hangs.poll() is None
     hangs.kill()
+    hangs.communicate()
+    assert f"{'nothing is heard of' if stopped else 'behind the others is'} process 1" in told
