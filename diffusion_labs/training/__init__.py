@@ -15,7 +15,8 @@ from diffusion_labs.training.checkpoint import (
 )
 from diffusion_labs.training.contrastive_objective import ContrastiveObjective
 from diffusion_labs.training.device import find_device
-from diffusion_labs.training.ema import EMA
+from diffusion_labs.training.ema import EMA, PowerEMA
+from diffusion_labs.training.ema_snapshots import post_hoc_ema
 from diffusion_labs.training.experiment import Experiment
 from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
@@ -33,6 +34,7 @@ __all__ = [
     "Experiment",
     "KLObjective",
     "Objective",
+    "PowerEMA",
     "Stopped",
     "TrainOptions",
     "TrainState",
@@ -43,6 +45,7 @@ __all__ = [
     "latest_checkpoint",
     "load_checkpoint",
     "load_newest",
+    "post_hoc_ema",
     "save_checkpoint",
     "squared_error",
     "train",

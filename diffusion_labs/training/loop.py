@@ -24,9 +24,11 @@ from diffusion_labs.training.checkpoint import (
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
+from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.parallelism import Parallelism, chosen, gradients_kept, share, whole
+from diffusion_labs.training.power_profile import gamma_of
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 from diffusion_labs.training.world import World, joined, local_device
 
@@ -61,6 +63,9 @@ class TrainOptions:
         failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
         spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
         skipped_updates: updates in a row that may be skipped before the run stops.
+        ema_snapshot_every: updates between snapshots of power-function averages, from which an average of any width can
+            be made after training (`sample --sigma-rel`). Each is a copy of the weights; none are tracked if not given.
+        ema_sigma_rel: relative widths of these averages.
     """
 
     resume: bool = False
@@ -75,9 +80,12 @@ class TrainOptions:
     failed_saves: int = 3
     spike_factor: float = 100.0
     skipped_updates: int = 10
+    ema_snapshot_every: int | None = None
+    ema_sigma_rel: tuple[float, ...] = (0.05, 0.1)
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "save_every", "preview_every", "keep", "keep_every", "spike_factor"):
+        at_least_one = ("log_every", "save_every", "preview_every", "keep", "keep_every", "ema_snapshot_every")
+        for name in (*at_least_one, "spike_factor"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
@@ -86,6 +94,10 @@ class TrainOptions:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
         if not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout ({self.timeout}) must be positive and finite")
+        if not self.ema_sigma_rel or len(set(self.ema_sigma_rel)) < len(self.ema_sigma_rel):
+            raise ValueError(f"ema_sigma_rel ({self.ema_sigma_rel}) must be one width or several that differ")
+        for width in self.ema_sigma_rel:
+            gamma_of(width)
 
 
 def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> TrainState:
@@ -122,14 +134,15 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     if world.size > 1:
         experiment = replace(experiment, batches=experiment.batches.shared(world.rank, world.size))
         torch.manual_seed(torch.initial_seed() + world.rank)  # of what is not drawn by the key of a sample
-    state = TrainState(experiment)
+    snapshot_every = options.ema_snapshot_every
+    state = TrainState(experiment, () if snapshot_every is None else options.ema_sigma_rel)
 
     if latest_checkpoint(checkpoint_dir) is not None and not options.resume:
         raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
     newest = load_newest(checkpoint_dir)
     if newest is not None:
         state.load_state_dict(newest[1], world)
-    parallelism = chosen(options.parallelism, state.objective, world, device)
+    parallelism = chosen(options.parallelism, state, world, device)
     if world.size > 1 and world.main:
         print(f"{world.size} processes, {parallelism}", file=sys.stderr)
     objective = share(state, parallelism, world)
@@ -138,6 +151,11 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     writer = CheckpointWriter(
         checkpoint_dir, keep=options.keep, keep_every=options.keep_every, failures=options.failed_saves
     )
+    snapshots = CheckpointWriter(
+        run_dir / SNAPSHOTS, keep=1, keep_every=1, failures=options.failed_saves, thread=writer.thread
+    )
+    if world.main:
+        remove_later_snapshots(run_dir, state.step)
     with log_of(run_dir, experiment.steps, state.step) as log, writer, _stop_signals() as stopping:
         losses: list[float] = []
         logged, images = time.perf_counter(), 0
@@ -162,7 +180,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             state.scheduler.step()
             state.step += 1
             state.objective.after_update(state.step)
-            state.ema.update(state.model)
+            state.update_averages()
             log.advance()
             losses.append(loss)
             images += world.size * sum(map(batch_size, batches))
@@ -183,7 +201,13 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
                     **{name: value.item() for name, value in metrics.items()},
                 )
                 losses, images, logged = [], 0, now
+            if snapshot_every is not None and (last or state.step % snapshot_every == 0):
+                content = whole(snapshot_of(state.power_averages))
+                if world.main:
+                    snapshots.save(state.step, content)
             if save:
+                if last or stop:
+                    snapshots.finish(needed=True)  # before there is a checkpoint, from which it would not come again
                 content = whole(state.state_dict(world))
                 if world.main:
                     writer.save(state.step, content)

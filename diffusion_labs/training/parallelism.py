@@ -12,20 +12,21 @@ from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.world import World
 
 Parallelism = Literal["auto", "ddp", "fsdp"]
-COPIES = 5  # of the parameters: they, their gradients, two moments of Adam, their average
+COPIES = 5  # of the parameters: they, their gradients, two moments of Adam, their average; and power-function averages
 SHARE = 0.5  # of a device's memory that these may take; activations need the rest
 
 
-def chosen(parallelism: Parallelism, objective: nn.Module, world: World, device: torch.device) -> Parallelism:
+def chosen(parallelism: Parallelism, state: TrainState, world: World, device: torch.device) -> Parallelism:
     """DDP or FSDP2: what was asked for, or by the size of the model.
 
-    It is FSDP2 where weights, gradients, moments and average, five copies of all, take more than half of a GPU.
+    It is FSDP2 where weights, gradients, moments and averages, five copies or more, take more than half of a GPU.
     """
     if parallelism != "auto":
         return parallelism
     if world.size == 1 or device.type != "cuda":
         return "ddp"
-    needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
+    copies = COPIES + len(state.power_averages)
+    needed = copies * sum(value.numel() * value.element_size() for value in state.objective.parameters())
     return "fsdp" if needed > SHARE * torch.cuda.get_device_properties(device).total_memory else "ddp"
 
 
@@ -33,7 +34,7 @@ def share(state: TrainState, parallelism: Parallelism, world: World) -> nn.Modul
     """Share the model of a state between the processes, and return what is called in place of its objective.
 
     With ``"ddp"`` each process has all of it, and gradients are averaged (``DistributedDataParallel``). With ``"fsdp"``
-    weights, gradients, moments and the average are in parts (FSDP2, ``fully_shard``): each block, an entry of a
+    weights, gradients, moments and averages are in parts (FSDP2, ``fully_shard``): each block, an entry of a
     ``ModuleList``, is gathered where it is needed.
     """
     if world.size == 1:
@@ -41,7 +42,7 @@ def share(state: TrainState, parallelism: Parallelism, world: World) -> nn.Modul
     if parallelism == "ddp":
         return nn.parallel.DistributedDataParallel(state.objective)
     before = dict(state.objective.named_parameters())
-    for model in (state.objective, state.ema.model):
+    for model in (state.objective, *(average.model for average in (state.ema, *state.power_averages))):
         _shard(model)
     after = dict(state.objective.named_parameters())
     _point_to(state.optimizer, {before[name]: after[name] for name in before})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_labs.training import latest_checkpoint, load_checkpoint
+from diffusion_labs.training import latest_checkpoint, load_checkpoint, post_hoc_ema
 
 SCRIPT = """
 import os, signal, sys, time, torch
@@ -62,7 +62,9 @@ experiment = Experiment(
 )
 parallelism = "fsdp" if "fsdp" in sys.argv[3:] else "ddp"
 minutes = 0.1 if sys.argv[3] == "hang" else 1.0
-options = TrainOptions(resume=True, save_every=4, log_every=1, parallelism=parallelism, timeout=minutes)
+options = TrainOptions(
+    resume=True, save_every=4, log_every=1, parallelism=parallelism, timeout=minutes, ema_snapshot_every=5
+)
 train(experiment, folder, options)
 """
 
@@ -89,12 +91,13 @@ def carry_out(folder: Path, *parts: tuple[int, int, str], poison: bool = False) 
 
 
 def found_in(folder: Path) -> dict:
-    """The losses of a run, and its last checkpoint."""
+    """The losses of a run, its last checkpoint, and an average that was not tracked."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     state = load_checkpoint(latest_checkpoint(folder / "checkpoints"))
     return {
         **{name: [line[name] for line in lines] for name in ("step", "loss", "gradient_norm", "skipped_updates")},
-        **{name: state[name] for name in ("ema", "objective", "optimizer", "batches")},
+        **{name: state[name] for name in ("ema", "power_averages", "objective", "optimizer", "batches")},
+        "post-hoc": post_hoc_ema(folder, sigma_rel=0.09),
     }
 
 
