@@ -323,10 +323,11 @@ def test_a_last_snapshot_that_cannot_be_written_is_made_by_a_resume(make_experim
             raise OSError(errno.ENOSPC, "No space left on device")
         write(folder, state)
 
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"step 12 .* to .*ema_snapshots"):
-        patch.setattr(checkpoint, "_write", full)
+    monkeypatch.setattr(checkpoint, "_write", full)
+    with pytest.raises(CheckpointError, match=r"step 12 .* to .*ema_snapshots"):
         train(make_experiment(), run_dir, WITH_SNAPSHOTS)
     assert latest_checkpoint(run_dir / "checkpoints").name == "step-00000010"
+    monkeypatch.setattr(checkpoint, "_write", write)
     train(make_experiment(), run_dir, WITH_SNAPSHOTS)
     assert latest_checkpoint(run_dir / "ema_snapshots").name == "step-00000012"
 
