@@ -269,12 +269,14 @@ from .training import CheckpointError as CheckpointError
 from .training import ContrastiveObjective as ContrastiveObjective
 from .training import Experiment as Experiment
 from .training import KLObjective as KLObjective
+from .training import PowerEMA as PowerEMA
 from .training import VQObjective as VQObjective
 from .training import absolute_error as absolute_error
 from .training import squared_error as squared_error
 from .training import Objective as Objective
 from .training import TrainOptions as TrainOptions
 from .training import WarmupCosine as WarmupCosine
+from .training import post_hoc_ema as post_hoc_ema
 from .training import train as train
 
 # Evaluation

@@ -44,6 +44,7 @@ def convert(
     averaged: bool = False,
     variant: str | None = None,
     version: Literal[1, 2] = 1,
+    sigma_rel: float | None = None,
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
 
@@ -62,6 +63,8 @@ def convert(
         averaged: take the moving averages of the U-Net of a file.
         variant: part of the names of the weights in a folder of diffusers, such as fp16.
         version: of the names that "compvis" writes, those of Stable Diffusion 1 or 2.
+        sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
+            --ema-snapshot-every).
     """
     if preset is not None and preset not in PRESETS:
         raise UserError(f"--preset is {preset}; choose one of: {', '.join(PRESETS)}")
@@ -73,7 +76,9 @@ def convert(
     writers: dict[str, Callable[..., Any]] = {**FOLDERS, **FILES, "compvis": partial(write_compvis, version=version)}
     try:
         if (source / RUN_FILE).is_file() and preset is None and like is None:
-            model, _ = load_run(source)
+            model, _ = load_run(source, sigma_rel=sigma_rel)
+        elif sigma_rel is not None:
+            raise UserError("--sigma-rel is for the folder of a run alone")
         else:
             model = read_model(source, preset=preset, like=like, averaged=averaged, variant=variant)
         writers[name](model, target)

@@ -30,6 +30,7 @@ def sample(
     guidance_scale: float = 2.0,
     prior_guidance_scale: float | None = None,
     seed: int = 0,
+    sigma_rel: float | None = None,
     out: Path | None = None,
     device: str = "cpu",
 ) -> None:
@@ -44,6 +45,8 @@ def sample(
         guidance_scale: 1 follows the model, more exaggerates the class.
         prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
         seed: of the first picture; the next has the next seed.
+        sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
+            --ema-snapshot-every).
         out: file to write; in the run's folder if none is given.
         device: where to compute.
     """
@@ -57,7 +60,7 @@ def sample(
         if scale is not None and not math.isfinite(scale):
             raise UserError(f"--{name} is {scale}; it must be a number")
     try:
-        model, sizes = load_run(run_dir, device)
+        model, sizes = load_run(run_dir, device, sigma_rel=sigma_rel)
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
         images = draw(

@@ -48,20 +48,25 @@ def has_checkpoint(run_dir: Path) -> bool:
     return any(latest_checkpoint(folder / "checkpoints") is not None for folder in stages)
 
 
-def load_run(run_dir: Path, device: str = "cpu") -> tuple[Any, Any]:
+def load_run(run_dir: Path, device: str = "cpu", *, sigma_rel: float | None = None) -> tuple[Any, Any]:
     """The trained model of a run, with averaged weights and in eval mode, and its sizes, mostly a ``ModelSizes``.
 
     A model of several parts, as DALL-E 2, has those of the stage that trained each.
 
+    Args:
+        run_dir: the run's folder.
+        device: where the model is to be.
+        sigma_rel: width of the average, of a run with snapshots, see ``post_hoc_ema``; the exponential one if ``None``.
+
     Raises:
-        CheckpointError: if the folder is not that of a run, or has no whole checkpoint.
-        ValueError: if there is no such device.
+        CheckpointError: if the folder is not that of a run, or has no whole checkpoint or no snapshots.
+        ValueError: if there is no such device or width.
     """
     described = read_run(run_dir)
     weights: dict[str, Any] = {}
     for part, stage in described.get("parts", {"": described.get("stage", "")}).items():
         prefix = part and f"{part}."
-        weights |= {prefix + name: value for name, value in trained_weights(run_dir / stage).items()}
+        weights |= {prefix + name: value for name, value in trained_weights(run_dir / stage, sigma_rel).items()}
     try:
         sizes = sizes_of(described["model"])
     except ValueError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, load_newest, train
+from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, load_newest, post_hoc_ema, train
 from diffusion_labs.training.world import joined
 
 
@@ -73,12 +73,19 @@ def training_stage(name: str, build: Callable[[Path], Experiment]) -> Stage:
     return Stage(name, carry_out)
 
 
-def trained_weights(stage_dir: Path) -> dict[str, Any]:
+def trained_weights(stage_dir: Path, sigma_rel: float | None = None) -> dict[str, Any]:
     """The averaged weights of the newest whole checkpoint of a stage, as a state dict.
+
+    Args:
+        stage_dir: the stage's folder.
+        sigma_rel: take the power-function average of this width instead, see ``post_hoc_ema``.
 
     Raises:
         CheckpointError: if there is none.
+        ValueError: if there is no such width.
     """
+    if sigma_rel is not None:
+        return post_hoc_ema(stage_dir, sigma_rel=sigma_rel)
     newest = load_newest(stage_dir / "checkpoints", ("ema",))
     if newest is None:
         raise CheckpointError(f"{stage_dir} has no checkpoint; train this stage first")

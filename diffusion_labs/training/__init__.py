@@ -15,7 +15,8 @@ from diffusion_labs.training.checkpoint import (
 )
 from diffusion_labs.training.contrastive_objective import ContrastiveObjective
 from diffusion_labs.training.device import find_device
-from diffusion_labs.training.ema import EMA
+from diffusion_labs.training.ema import EMA, PowerEMA
+from diffusion_labs.training.ema_snapshots import post_hoc_ema
 from diffusion_labs.training.experiment import Experiment
 from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
@@ -35,6 +36,7 @@ __all__ = [
     "KLObjective",
     "Objective",
     "OptionError",
+    "PowerEMA",
     "Stopped",
     "TrainOptions",
     "TrainState",
@@ -45,6 +47,7 @@ __all__ = [
     "latest_checkpoint",
     "load_checkpoint",
     "load_newest",
+    "post_hoc_ema",
     "save_checkpoint",
     "squared_error",
     "train",

@@ -19,15 +19,24 @@ class CheckpointWriter:
         keep: see ``save_checkpoint``.
         keep_every: see ``save_checkpoint``.
         failures: checkpoints in a row that may fail.
+        thread: that of another writer, so that what either saves first is written first; an own one if ``None``.
     """
 
-    def __init__(self, folder: Path, *, keep: int, keep_every: int | None, failures: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        keep_every: int | None,
+        failures: int,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
         self.folder = folder
         self.keep = keep
         self.keep_every = keep_every
         self.failures = failures
         self.failed = 0
-        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.thread = thread or ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[Path] | None = None
 
     def __enter__(self) -> "CheckpointWriter":

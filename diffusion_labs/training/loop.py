@@ -24,6 +24,7 @@ from diffusion_labs.training.checkpoint import (
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import Precision, autocast, find_device, to_device
+from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.heartbeat import Heartbeat
 from diffusion_labs.training.log import RunLog, SilentLog
@@ -80,7 +81,8 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     if world.size > 1:
         experiment = replace(experiment, batches=experiment.batches.shared(world.rank, world.size))
         torch.manual_seed(torch.initial_seed() + world.rank)  # of what is not drawn by the key of a sample
-    state = TrainState(experiment)
+    snapshot_every = options.ema_snapshot_every
+    state = TrainState(experiment, () if snapshot_every is None else options.ema_sigma_rel)
 
     if latest_checkpoint(checkpoint_dir) is not None and not options.resume:
         raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
@@ -93,6 +95,11 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     writer = CheckpointWriter(
         checkpoint_dir, keep=options.keep, keep_every=options.keep_every, failures=options.failed_saves
     )
+    snapshots = CheckpointWriter(
+        run_dir / SNAPSHOTS, keep=1, keep_every=1, failures=options.failed_saves, thread=writer.thread
+    )
+    if world.main:
+        remove_later_snapshots(run_dir, state.step)
     heartbeat = Heartbeat(world, options.timeout)
     with log_of(run_dir, experiment.steps, state.step) as log, writer, heartbeat, _stop_signals() as stopping:
         losses: list[float] = []
@@ -119,7 +126,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             state.scheduler.step()
             state.step += 1
             state.objective.after_update(state.step)
-            state.ema.update(state.model)
+            state.update_averages()
             log.advance()
             losses.append(loss)
             images += world.size * sum(map(batch_size, batches))
@@ -140,7 +147,13 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
                     **{name: value.item() for name, value in metrics.items()},
                 )
                 losses, images, logged = [], 0, now
+            if snapshot_every is not None and (last or state.step % snapshot_every == 0):
+                content = whole(snapshot_of(state.power_averages))
+                if world.main:
+                    snapshots.save(state.step, content)
             if save:
+                if last or stop:
+                    snapshots.finish(needed=True)  # before there is a checkpoint, from which it would not come again
                 content = whole(state.state_dict(world))
                 if world.main:
                     writer.save(state.step, content)
@@ -166,7 +179,7 @@ def _prepared(state: TrainState, options: TrainOptions, world: World, device: to
             set_checkpointing(state.objective, ways[options.checkpointing])
         except ValueError as error:
             raise OptionError(str(error)) from error
-    sharing = chosen(options, state.objective, world, device)
+    sharing = chosen(options, state, world, device)
     if world.size > 1 and world.main:
         print(sharing.describe(world), file=sys.stderr)
     if options.compile:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffusion_labs.training.device import Precision
+from diffusion_labs.training.power_profile import gamma_of
 
 Parallelism = Literal["auto", "ddp", "fsdp"]
 
@@ -37,6 +38,9 @@ class TrainOptions:
         failed_saves: checkpoints in a row that may fail to be written, as on a full disk, before the run stops.
         spike_factor: an update is skipped if its loss or gradient norm is this many times as large as lately.
         skipped_updates: updates in a row that may be skipped before the run stops.
+        ema_snapshot_every: updates between snapshots of power-function averages, from which an average of any width can
+            be made after training (`sample --sigma-rel`). Each is a copy of the weights; none are tracked if not given.
+        ema_sigma_rel: relative widths of these averages.
     """
 
     resume: bool = False
@@ -56,9 +60,20 @@ class TrainOptions:
     failed_saves: int = 3
     spike_factor: float = 100.0
     skipped_updates: int = 10
+    ema_snapshot_every: int | None = None
+    ema_sigma_rel: tuple[float, ...] = (0.05, 0.1)
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "save_every", "preview_every", "keep", "keep_every", "shards", "spike_factor"):
+        at_least_one = (
+            "log_every",
+            "save_every",
+            "preview_every",
+            "keep",
+            "keep_every",
+            "shards",
+            "ema_snapshot_every",
+        )
+        for name in (*at_least_one, "spike_factor"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
@@ -67,3 +82,7 @@ class TrainOptions:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
         if not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout ({self.timeout}) must be positive and finite")
+        if not self.ema_sigma_rel or len(set(self.ema_sigma_rel)) < len(self.ema_sigma_rel):
+            raise ValueError(f"ema_sigma_rel ({self.ema_sigma_rel}) must be one width or several that differ")
+        for width in self.ema_sigma_rel:
+            gamma_of(width)

@@ -14,7 +14,7 @@ from diffusion_labs.training.options import OptionError, TrainOptions
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.world import World
 
-COPIES = 5  # of the parameters: they, their gradients, two moments of Adam, their average
+COPIES = 5  # of the parameters: they, their gradients, two moments of Adam, their average; and power-function averages
 SHARE = 0.5  # of a device's memory that these may take; activations need the rest
 
 
@@ -45,10 +45,10 @@ class Sharing:
         return f"{world.size} processes, fsdp: each has 1/{self.shards} of the model{more}{kept}"
 
 
-def chosen(options: TrainOptions, objective: nn.Module, world: World, device: torch.device) -> Sharing:
+def chosen(options: TrainOptions, state: TrainState, world: World, device: torch.device) -> Sharing:
     """What the options ask for, or DDP or FSDP2 by the size of the model.
 
-    It is FSDP2 where weights, gradients, moments and average, five copies of all, take more than half of a GPU.
+    It is FSDP2 where weights, gradients, moments and averages, five copies or more, take more than half of a GPU.
 
     Raises:
         OptionError: if the processes cannot be divided into groups of ``shards``.
@@ -57,7 +57,8 @@ def chosen(options: TrainOptions, objective: nn.Module, world: World, device: to
         raise OptionError(f"shards ({options.shards}) must divide the number of processes ({world.size})")
     parallelism = options.parallelism
     if parallelism == "auto":
-        needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
+        copies = COPIES + len(state.power_averages)
+        needed = copies * sum(value.numel() * value.element_size() for value in state.objective.parameters())
         small = device.type != "cuda" or needed <= SHARE * torch.cuda.get_device_properties(device).total_memory
         parallelism = "ddp" if world.size == 1 or (small and options.shards is None) else "fsdp"
     return Sharing(parallelism, options.shards or world.size, options.reshard, in_bfloat16(options.precision, device))
@@ -67,7 +68,7 @@ def share(state: TrainState, sharing: Sharing, world: World, device: torch.devic
     """Share the model of a state between the processes, and return what is called in place of its objective.
 
     With ``"ddp"`` each process has all of it, and gradients are averaged (``DistributedDataParallel``). With ``"fsdp"``
-    weights, gradients, moments and the average are in parts (FSDP2, ``fully_shard``): each block, an entry of a
+    weights, gradients, moments and averages are in parts (FSDP2, ``fully_shard``): each block, an entry of a
     ``ModuleList``, is gathered where it is needed. With fewer parts than processes, groups of processes hold a copy
     each (hybrid sharding): only gradients travel between groups, so a group belongs on one machine.
     """
@@ -77,7 +78,8 @@ def share(state: TrainState, sharing: Sharing, world: World, device: torch.devic
         return nn.parallel.DistributedDataParallel(state.objective)
     before = dict(state.objective.named_parameters())
     shard(state.objective, sharing, world, device)
-    shard(state.ema.model, replace(sharing, bfloat16=False), world, device)
+    for average in (state.ema, *state.power_averages):
+        shard(average.model, replace(sharing, bfloat16=False), world, device)
     after = dict(state.objective.named_parameters())
     _point_to(state.optimizer, {before[name]: after[name] for name in before})
     return state.objective

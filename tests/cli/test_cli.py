@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusion_labs import from_pretrained, post_hoc_ema
 from diffusion_labs.cli import main
 
 SMALL = ["--steps", "6", "--batch-size", "8", "--log-every", "2"]
@@ -33,7 +34,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, code: int | None = None
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    main(["train", "digits", *SMALL, "--run-dir", str(folder)])
+    main(["train", "digits", *SMALL, "--ema-snapshot-every", "3", "--run-dir", str(folder)])
     return folder
 
 
@@ -76,6 +77,19 @@ def test_sample_writes_the_picture_of_a_seed(digits_run: Path, tmp_path: Path, c
 def test_sample_has_a_place_of_its_own_and_all_classes(digits_run: Path, capsys) -> None:
     printed = run(capsys, "sample", str(digits_run), "--steps", "1", "--count", "20")
     assert str(digits_run / "samples" / "all-seed-0.png") in printed
+
+
+def test_a_run_with_snapshots_has_averages_of_any_width(digits_run: Path, tmp_path: Path, capsys) -> None:
+    run(capsys, "convert", str(digits_run), str(tmp_path / "wide"), "--sigma-rel", "0.1")
+    found, expected = from_pretrained(tmp_path / "wide").state_dict(), post_hoc_ema(digits_run, sigma_rel=0.1)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    pictures = []
+    for width in ("0.05", "0.1"):
+        path = tmp_path / f"{width}.png"
+        run(capsys, "sample", str(digits_run), "--steps", "1", "--count", "2", "--sigma-rel", width, "--out", str(path))
+        pictures.append(path.read_bytes())
+    assert pictures[0] != pictures[1]
 
 
 def test_mnist_files_train_resume_and_sample(tmp_path: Path, capsys) -> None:
@@ -122,6 +136,8 @@ def test_a_folder_of_images_trains_with_and_without_classes(tmp_path: Path, caps
         (["train", "digits", "--model-channels", "30"], "num_groups"),
         (["train", "digits", "--device", "cdua"], "device"),
         (["train", "digits", "--ema-decay", "2"], "ema_decay (2.0) must be in [0, 1)"),
+        (["train", "digits", "--ema-sigma-rel", "0.1", "0.4"], "sigma_rel (0.4) must be in (0, 0.2887]"),
+        (["convert", "sd1", "model", "--sigma-rel", "0.1"], "--sigma-rel is for the folder of a run alone"),
         (["sample", "/no/such/run"], "is not the folder of a run"),
     ],
 )
@@ -147,6 +163,7 @@ def test_options_that_do_not_exist_are_refused(capsys) -> None:
         (["--steps", "2000"], "strictly decreasing"),
         (["--out", "picture"], "must end in .png"),
         (["--guidance-scale", "nan"], "must be a number"),
+        (["--sigma-rel", "0.5"], "sigma_rel (0.5) must be in (0, 0.2887]"),
     ],
 )
 def test_mistakes_in_sampling_are_named(digits_run: Path, options: list[str], message: str, capsys) -> None:

@@ -168,6 +168,25 @@ def test_a_state_that_changes_while_it_is_written_is_saved_as_it_was(tmp_path: P
     assert [load_checkpoint(path)["model"]["a"].tolist() for path in checkpoints(tmp_path)] == [[1] * 3, [12] * 3]
 
 
+def test_writers_of_one_thread_write_in_the_order_of_saving(tmp_path: Path, monkeypatch) -> None:
+    write, go_on, order = checkpoint._write, threading.Event(), []
+
+    def slow(folder: Path, state: checkpoint.Snapshot) -> None:
+        assert go_on.wait(30)
+        write(folder, state)
+        order.append(folder.parent.name)
+
+    monkeypatch.setattr(checkpoint, "_write", slow)
+    how = {"keep": 3, "keep_every": None, "failures": 0}
+    with CheckpointWriter(tmp_path / "a", **how) as a:
+        b = CheckpointWriter(tmp_path / "b", **how, thread=a.thread)
+        b.save(1, {"step": 1})
+        a.save(1, {"step": 1})
+        go_on.set()
+        b.save(2, {"step": 2})
+    assert order == ["b", "a", "b"]
+
+
 @pytest.mark.parametrize("fatal", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path, fatal: int) -> None:
     """When a file, all files, or the folder are not yet flushed: the thread that writes dies with the process."""

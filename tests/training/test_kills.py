@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from diffusion_labs.training import latest_checkpoint, load_checkpoint
 from tests.training.test_loop import assert_equal_states

@@ -30,6 +30,7 @@ from diffusion_labs.training.log import RunLog, read_metrics
 from tests.catalogue import SCHEDULES
 
 EVERY_FIVE = TrainOptions(resume=True, save_every=5, log_every=4)
+WITH_SNAPSHOTS = replace(EVERY_FIVE, ema_snapshot_every=5)
 
 
 class Killed(BaseException):
@@ -95,8 +96,8 @@ def assert_equal_states(left: dict, right: dict) -> None:
 
 @pytest.mark.parametrize("killed_after", [3, 11, 14, 19, 23])
 def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, killed_after: int) -> None:
-    """Parameters, average, optimiser, learning rate, random numbers and data order, at the end."""
-    whole = train(make_experiment(), tmp_path / "whole", TrainOptions(save_every=5))
+    """Parameters, averages and their snapshots, optimiser, learning rate, random numbers and data order, at the end."""
+    whole = train(make_experiment(), tmp_path / "whole", replace(WITH_SNAPSHOTS, save_every=4))
 
     def die() -> None:
         raise Killed
@@ -104,10 +105,16 @@ def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, 
     experiment = make_experiment()
     experiment.batches = DyingBatches(experiment.batches, killed_after, die)
     with pytest.raises(Killed):
-        train(experiment, run_dir, EVERY_FIVE)
+        train(experiment, run_dir, WITH_SNAPSHOTS)
     torch.manual_seed(999)  # another process has other random numbers
-    resumed = train(make_experiment(), run_dir, EVERY_FIVE)
+    resumed = train(make_experiment(), run_dir, WITH_SNAPSHOTS)
     assert_equal_states(resumed.state_dict(), whole.state_dict())
+    snapshots = [
+        [(path.name, load_checkpoint(path)) for path in checkpoints(folder / "ema_snapshots")]
+        for folder in (run_dir, tmp_path / "whole")
+    ]
+    assert_equal_states(*snapshots)
+    assert [name[-2:] for name, _ in snapshots[0]] == ["05", "10", "12"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -312,6 +319,24 @@ def test_too_many_failed_saves_or_the_last_end_the_run(make_experiment, run_dir,
     assert load_checkpoint(newest)["step"] == (2 if failed == 8 else 10)
 
 
+def test_a_last_snapshot_that_cannot_be_written_is_made_by_a_resume(make_experiment, run_dir, monkeypatch) -> None:
+    """There is no checkpoint of that step, which would be resumed from."""
+    write = checkpoint._write
+
+    def full(folder, state) -> None:
+        if folder.parent.name == "ema_snapshots" and len(checkpoints(folder.parent)) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, state)
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    with pytest.raises(CheckpointError, match=r"step 12 .* to .*ema_snapshots"):
+        train(make_experiment(), run_dir, WITH_SNAPSHOTS)
+    assert latest_checkpoint(run_dir / "checkpoints").name == "step-00000010"
+    monkeypatch.setattr(checkpoint, "_write", write)
+    train(make_experiment(), run_dir, WITH_SNAPSHOTS)
+    assert latest_checkpoint(run_dir / "ema_snapshots").name == "step-00000012"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -365,4 +390,11 @@ def test_recomputed_compiled_or_in_bfloat16_a_run_is_the_same(run_dir, tmp_path,
 
 def test_the_state_holds_what_it_says(make_experiment) -> None:
     state = TrainState(make_experiment()).state_dict()
-    assert set(state) == {"ema", "objective", "optimizer", "scheduler", "batches", "random", "guard", "step"}
+    held = {"ema", "power_averages", "objective", "optimizer", "scheduler", "batches", "random", "guard", "step"}
+    assert set(state) == held
+    with pytest.raises(
+        CheckpointError, match=r"averages of the widths \[\], not \[0.05\], .* begin with its first step"
+    ):
+        TrainState(make_experiment(), (0.05,)).load_state_dict(state)
+    del state["power_averages"]  # as in checkpoints of earlier versions
+    TrainState(make_experiment()).load_state_dict(state)

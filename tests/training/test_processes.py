@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion_labs.training import latest_checkpoint, load_checkpoint
+from diffusion_labs.training import latest_checkpoint, load_checkpoint, post_hoc_ema
 
 SCRIPT = """
 import os, signal, sys, time, torch
@@ -64,7 +64,7 @@ experiment = Experiment(
 ways = {"fsdp": {}, "pairs": {"shards": 2, "reshard": False}}
 sharing = next(({"parallelism": "fsdp", **ways[word]} for word in sys.argv[3:] if word in ways), {"parallelism": "ddp"})
 minutes = 0.1 if sys.argv[3] == "hang" else 1.0
-options = TrainOptions(resume=True, save_every=4, log_every=1, timeout=minutes, **sharing)
+options = TrainOptions(resume=True, save_every=4, log_every=1, timeout=minutes, ema_snapshot_every=5, **sharing)
 train(experiment, folder, options)
 """
 
@@ -91,12 +91,13 @@ def carry_out(folder: Path, *parts: tuple[int, int, str], poison: bool = False) 
 
 
 def found_in(folder: Path) -> dict:
-    """The losses of a run, and its last checkpoint."""
+    """The losses of a run, its last checkpoint, and an average that was not tracked."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     state = load_checkpoint(latest_checkpoint(folder / "checkpoints"))
     return {
         **{name: [line[name] for line in lines] for name in ("step", "loss", "gradient_norm", "skipped_updates")},
-        **{name: state[name] for name in ("ema", "objective", "optimizer", "batches")},
+        **{name: state[name] for name in ("ema", "power_averages", "objective", "optimizer", "batches")},
+        "post-hoc": post_hoc_ema(folder, sigma_rel=0.09),
     }
 
 
