@@ -72,5 +72,5 @@ class Heartbeat:
 
 def exchanges() -> int:
     """How many exchanges with other processes this one has begun."""
-    groups = torch.distributed.distributed_c10d._world.pg_map
+    groups: Any = torch.distributed.distributed_c10d._world.pg_map
     return sum(group._get_sequence_number_for_group() for group in groups)

@@ -64,16 +64,8 @@ class TrainOptions:
     ema_sigma_rel: tuple[float, ...] = (0.05, 0.1)
 
     def __post_init__(self) -> None:
-        at_least_one = (
-            "log_every",
-            "save_every",
-            "preview_every",
-            "keep",
-            "keep_every",
-            "shards",
-            "ema_snapshot_every",
-        )
-        for name in (*at_least_one, "spike_factor"):
+        counts = ("log_every", "save_every", "preview_every", "keep", "keep_every", "shards", "ema_snapshot_every")
+        for name in (*counts, "spike_factor"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
