@@ -40,7 +40,7 @@ class Weighted(nn.Module):
         error = (output.prediction - batch["target"]).square().flatten(1).mean(1)
         if kill and len(list((folder / "checkpoints").glob("step-*"))) == 2:  # after the eighth update
             os.kill(os.getpid(), signal.SIGKILL)
-        if sys.argv[3] == "slow":
+        if sys.argv[3] in ("slow", "brief"):
             time.sleep(0.2)
         if sys.argv[3] == "hang" and os.environ["RANK"] == "1":
             time.sleep(3600)
@@ -63,7 +63,7 @@ experiment = Experiment(
 )
 ways = {"fsdp": {}, "pairs": {"shards": 2, "reshard": False}}
 sharing = next(({"parallelism": "fsdp", **ways[word]} for word in sys.argv[3:] if word in ways), {"parallelism": "ddp"})
-minutes = 0.1 if sys.argv[3] == "hang" else 1.0
+minutes = 0.1 if sys.argv[3] in ("hang", "brief") else 1.0
 options = TrainOptions(resume=True, save_every=4, log_every=1, timeout=minutes, ema_snapshot_every=5, **sharing)
 train(experiment, folder, options)
 """
