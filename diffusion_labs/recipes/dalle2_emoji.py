@@ -18,7 +18,7 @@ def dalle2_emoji(
     data_dir: Path,
     clip_steps: int = 800,
     prior_steps: int = 2500,
-    decoder_steps: int = 4500,
+    decoder_steps: int = 3000,
     upsampler_steps: int = 1200,
     batch_size: int = 32,
     learning_rate: float = 1e-3,

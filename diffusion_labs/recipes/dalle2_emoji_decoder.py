@@ -11,7 +11,7 @@ from diffusion_labs.recipes.stages import Stages
 def dalle2_emoji_decoder(
     data_dir: Path,
     clip_steps: int = 800,
-    steps: int = 4500,
+    steps: int = 3000,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     size: int = 64,

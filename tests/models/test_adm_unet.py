@@ -392,7 +392,8 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     ("checkpointing", "given"), [(True, conditions()), pytest.param(False, None, marks=pytest.mark.slow)]
 )
 def test_compiles_as_one_graph(checkpointing: bool, given: dict[str, Tensor] | None) -> None:
-    network = build(**CONDITIONS, learned_variance=True, checkpointing=checkpointing)
+    # One attention: compilation takes long
+    network = build(**CONDITIONS, learned_variance=True, checkpointing=checkpointing, attention_levels=())
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     x, t = inputs()
     for ours, eager in zip(compiled(x, t, given)[:2], network(x, t, given)[:2], strict=True):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from diffusion_labs.metrics import ImageClassifier, train_classifier
 from diffusion_labs.recipes import demo as module
 
 REPORT = ["class_accuracy", "real_accuracy", "untrained_accuracy", "train_seconds", "images_seen", "parameters"]
@@ -13,6 +14,15 @@ REPORT = ["class_accuracy", "real_accuracy", "untrained_accuracy", "train_second
 def test_it_writes_all_it_says_and_removes_nothing_else(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "SAMPLES_PER_CLASS", 2)
     monkeypatch.setattr(module, "SAMPLING_STEPS", 2)
+    classifiers = []
+
+    def train_once(*args, **options) -> ImageClassifier:
+        """The second demonstration trains the same one again."""
+        if not classifiers:
+            classifiers.append(train_classifier(*args, **options))
+        return classifiers[0]
+
+    monkeypatch.setattr(module, "train_classifier", train_once)
     told: list[str] = []
     module.demo(tmp_path, told.append, steps=2)
     (tmp_path / "thesis.txt").write_text("mine")

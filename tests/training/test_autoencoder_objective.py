@@ -285,22 +285,31 @@ def make_experiment() -> Experiment:
     )
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
+    """The state after all updates in one go, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(make_experiment(), folder, TrainOptions(save_every=5, log_every=4)).state_dict(), folder
+
+
 @pytest.mark.parametrize("killed_after", [11, 14, 22])
-def test_a_killed_run_continues_bit_for_bit(run_dir: Path, tmp_path: Path, killed_after: int) -> None:
+def test_a_killed_run_continues_bit_for_bit(
+    run_dir: Path, whole_run: tuple[dict[str, object], Path], killed_after: int
+) -> None:
     """Codes, their counts and candidates, running statistics and the number of updates, too."""
 
     def die() -> None:
         raise Killed
 
-    whole = train(make_experiment(), tmp_path / "whole", TrainOptions(save_every=5, log_every=4))
+    whole, whole_folder = whole_run
     experiment = make_experiment()
     experiment.batches = DyingBatches(experiment.batches, killed_after, die)
     with pytest.raises(Killed):
         train(experiment, run_dir, EVERY_FIVE)
     torch.manual_seed(999)
     resumed = train(make_experiment(), run_dir, EVERY_FIVE)
-    assert_equal_states(resumed.state_dict(), whole.state_dict())
-    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (run_dir, tmp_path / "whole")]
+    assert_equal_states(resumed.state_dict(), whole)
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (run_dir, whole_folder)]
     without_time = [[line.partition('"images_per_second": ')[0] for line in part] for part in lines]
     assert without_time[0] == without_time[1]
     assert '"codes_used": ' in lines[0][-1]

@@ -19,6 +19,7 @@ from diffusion_labs.models.dalle2 import (
 from diffusion_labs.models.encoders import TransformersCLIP, bpe_tokenizer, small_clip
 from diffusion_labs.models.ldm import LatentScale
 from diffusion_labs.models.transformer import prior_transformer
+from diffusion_labs.predictors import VPredictor
 from diffusion_labs.randomness import Generators
 from diffusion_labs.samplers import DDIMSampler, DDPMSampler, Sampler
 
@@ -168,7 +169,7 @@ class DecoderModel(CLIPModel, SmallImages):
         self.check_multiple(self.decoder_size, self.decoder_patch * 2 ** (len(self.decoder_mult) - 1))
 
     def build_decoder(self) -> DDPMSampler:
-        """The decoder with random weights, with the conditions of the paper's, and 50 steps."""
+        """The decoder with random weights, with the conditions of the paper's, that predicts v, and 50 steps."""
         network = adm_unet(
             **self.pixels(1, self.decoder_patch),
             model_channels=self.decoder_channels,
@@ -182,7 +183,7 @@ class DecoderModel(CLIPModel, SmallImages):
             tokens={"text": self.text_dim},
         )
         scaled = ScaledEmbedding(Patchify(network, self.decoder_patch), LatentScale())
-        return dalle2_decoder(scaled, eval_steps=50)
+        return dalle2_decoder(scaled, predictor=VPredictor, eval_steps=50)
 
     def build(self) -> nn.Module:
         """The model with random weights."""
@@ -215,7 +216,7 @@ class UpsamplerModel(SmallImages):
         return self.image_shape[1] // 2
 
     def build_upsampler(self) -> DDIMSampler:
-        """The upsampler with random weights: no attention, 27 steps."""
+        """The upsampler with random weights: no attention, v, 27 steps."""
         network = adm_unet(
             **self.pixels(2, self.upsampling),
             model_channels=self.upsampler_channels,
@@ -223,7 +224,7 @@ class UpsamplerModel(SmallImages):
             num_res_blocks=self.upsampler_blocks,
             middle_attention=False,
         )
-        return dalle2_upsampler_256(Patchify(network, self.upsampling))
+        return dalle2_upsampler_256(Patchify(network, self.upsampling), predictor=VPredictor)
 
     def build(self) -> nn.Module:
         """The model with random weights."""
