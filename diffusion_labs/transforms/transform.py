@@ -16,7 +16,7 @@ class Transform(nn.Module):
 
     Transforms never change what they are given, so they stack in ``nn.Sequential``, mix with any
     other callable on dicts, and compile as one graph. What they draw is a function of the sample where the batch has a
-    ``sample_key``, as those of ``Batches`` have, and else torch's; the masks of ``RandomInpaintingMask`` are torch's.
+    ``sample_key``, as those of ``Batches`` have, and else torch's.
     """
 
     stream = 0  # of random numbers; each class has its own

@@ -57,18 +57,20 @@ def test_noise_and_times_are_functions_of_the_sample() -> None:
     assert abs(torch.corrcoef(torch.stack([whole["x"].flatten(), whole["noise"].flatten()]))[0, 1]) < 4 / 384**0.5
 
 
-def test_crops_and_corruptions_are_functions_of_the_sample() -> None:
+def test_crops_corruptions_and_masks_are_functions_of_the_sample() -> None:
     pipeline = nn.Sequential(
         dl.RandomCrop(8, multiple=2),
         dl.SuperResolutionTransform(4, blur_sigma=(0.5, 2.0), blur_probability=0.5, noise_sigma=(0.1, 0.3)),
         dl.BSRDegradation(),
+        dl.RandomInpaintingMask(),
     )
     given = {"x": torch.rand(12, 1, 16, 20), "sample_key": dl.sample_keys(0, 0, torch.arange(12))}
     whole, part = pipeline(given), pipeline({name: value[5:8] for name, value in given.items()})
-    for name in ("x", "low_resolution"):
+    for name in ("x", "low_resolution", "mask"):
         torch.testing.assert_close(part[name], whole[name][5:8], rtol=0, atol=1e-6)
     other = pipeline({**given, "sample_key": given["sample_key"].flip(0)})
-    assert not torch.equal(other["x"], whole["x"])
+    for name in ("x", "mask"):
+        assert not torch.equal(other[name], whole[name])
 
 
 def test_fields_can_have_other_names() -> None:
@@ -115,8 +117,9 @@ X = torch.randn(400, 3, 16, 24)
 
 
 @pytest.mark.parametrize("kind", [rectangles, brush_strokes, outpainting, whole_image])
-def test_masks_are_zero_or_one_and_differ_between_images(kind) -> None:
-    mask = kind(X)
+@pytest.mark.parametrize("generator", [None, dl.KeyedGenerator(dl.sample_keys(0, 0, torch.arange(400)), 3)])
+def test_masks_are_zero_or_one_and_differ_between_images(kind, generator) -> None:
+    mask = kind(X, generator)
     assert mask.shape == (400, 1, 16, 24)
     assert ((mask == 0) | (mask == 1)).all()
     share = mask.mean((1, 2, 3))
@@ -154,8 +157,10 @@ def test_the_masked_image_is_the_known_part() -> None:
 
 def test_kinds_are_drawn_with_their_weights() -> None:
     transform = dl.RandomInpaintingMask([whole_image, rectangles], [1.0, 3.0])
-    whole = transform({"x": X.expand(5, -1, -1, -1, -1).flatten(0, 1)})["mask"].flatten(1).all(1)
-    assert abs(whole.double().mean() - 0.25) < 5 * 0.45 / len(whole) ** 0.5
+    images = {"x": X.expand(5, -1, -1, -1, -1).flatten(0, 1)}
+    for given in (images, {**images, "sample_key": dl.sample_keys(0, 0, torch.arange(2000))}):
+        whole = transform(given)["mask"].flatten(1).all(1)
+        assert abs(whole.double().mean() - 0.25) < 5 * 0.45 / len(whole) ** 0.5
 
 
 def test_impossible_masks_are_named() -> None:
