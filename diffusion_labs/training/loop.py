@@ -29,7 +29,7 @@ from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.heartbeat import Heartbeat
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import OptionError, TrainOptions
-from diffusion_labs.training.parallelism import chosen, compile_blocks, gradients_kept, share, whole
+from diffusion_labs.training.parallelism import chosen, compile_blocks, gathered, gradients_kept, share, whole
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 from diffusion_labs.training.world import World, joined, local_device
 
@@ -189,8 +189,8 @@ def _prepared(state: TrainState, options: TrainOptions, world: World, device: to
 
 def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
     """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept."""
-    with nullcontext(folder) if world.main else TemporaryDirectory() as place:
-        return draw(state.ema.model, Path(place) / f"step-{state.step:08d}.png")
+    with nullcontext(folder) if world.main else TemporaryDirectory() as place, gathered(state.ema.model) as model:
+        return draw(model, Path(place) / f"step-{state.step:08d}.png")
 
 
 def _backward(objective: nn.Module, batches: Sequence[Batch], precision: Precision, device: torch.device) -> Tensor:

@@ -121,6 +121,19 @@ def _unsynchronised(objective: Any) -> Iterator[None]:
         objective.set_requires_gradient_sync(True)
 
 
+@contextmanager
+def gathered(model: Any) -> Iterator[Any]:
+    """A model of which everything but its blocks is whole, for other methods than ``forward``."""
+    parts = hasattr(model, "unshard")
+    if parts:
+        model.unshard()
+    try:
+        yield model
+    finally:
+        if parts:
+            model.reshard()
+
+
 def whole(value: Any) -> Any:
     """Nested data with the tensors that are in parts gathered, which is an exchange between the processes."""
     return tree_map(lambda part: part.full_tensor() if hasattr(part, "full_tensor") else part, value)
@@ -138,9 +151,38 @@ def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device
         mesh = init_device_mesh(device.type, (world.size // parts, parts), mesh_dim_names=("copy", "part"))
     # Not for the rest of the model: it embeds times, which bfloat16 cannot tell from each other
     half = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if sharing.bfloat16 else MixedPrecisionPolicy()
+    how: dict[str, Any] = {
+        "mesh": mesh,
+        "reshard_after_forward": sharing.reshard,
+        "ignored_params": _replicate_scalars(model, mesh, world),
+    }
     for block in blocks_of(model):
-        fully_shard(block, mesh=mesh, mp_policy=half, reshard_after_forward=sharing.reshard)
-    fully_shard(model, mesh=mesh, reshard_after_forward=sharing.reshard)
+        fully_shard(block, mp_policy=half, **how)
+    fully_shard(model, **how)
+
+
+def _replicate_scalars(model: nn.Module, mesh: Any, world: World) -> set[nn.Parameter]:
+    """Parameters without a dimension, such as CLIP's scale, which cannot be cut: each process has all of them.
+
+    They become tensors of the mesh, as all other parameters, so that an optimizer can treat them alike.
+    """
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    def average(parameter: Tensor) -> None:
+        gradient: Any = parameter.grad
+        torch.distributed.all_reduce(gradient.to_local().div_(world.size))
+
+    scalars = set()
+    for module in model.modules():
+        for name, value in module.named_parameters(recurse=False):
+            if value.ndim == 0:
+                shared = distribute_tensor(value.detach(), mesh, [Replicate()] * mesh.ndim)
+                parameter = nn.Parameter(shared, value.requires_grad)
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(average)
+                setattr(module, name, parameter)
+                scalars.add(parameter)
+    return scalars
 
 
 def _point_to(optimizer: torch.optim.Optimizer, parameters: Mapping[Tensor, Any]) -> None:

@@ -11,8 +11,9 @@ import diffusion_labs as dl
 from diffusion_labs.cli import main
 from diffusion_labs.data import EncodedDataset, IDXImages
 from diffusion_labs.models.ldm import LatentScale
-from diffusion_labs.recipes import latent_diffusion, ldm_emoji
+from diffusion_labs.recipes import latent_diffusion
 from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.emoji import kind_weights
 from diffusion_labs.recipes.run import load_run
 from diffusion_labs.training import latest_checkpoint, load_checkpoint
 from tests.cli.test_cli import write_idx
@@ -121,7 +122,7 @@ def test_captions_train_with_the_discriminator_and_say_what_to_draw(captioned: P
 
 def test_a_kind_of_n_captions_is_seen_as_often_as_the_square_root_of_n() -> None:
     captions = ["red apple", "pilot", "pilot, dark skin tone", "man: bald", "pilot, light skin tone", "man", "pilot: a"]
-    weights = ldm_emoji.kind_weights(captions)
+    weights = kind_weights(captions)
     assert weights == pytest.approx([1, 1 / 2, 1 / 2, 2**-0.5, 1 / 2, 2**-0.5, 1 / 2])
 
 

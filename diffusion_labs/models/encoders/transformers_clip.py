@@ -78,10 +78,10 @@ class TransformersCLIP(PretrainedTextEncoder):
         return width
 
     @property
-    def logit_scale(self) -> nn.Parameter:
+    def logit_scale(self) -> Tensor:
         """The logarithm of the factor of similarities in training."""
-        parameter: nn.Parameter = self.model.logit_scale
-        return parameter
+        parameter: Any = self.model.logit_scale
+        return parameter.to_local() if hasattr(parameter, "to_local") else parameter  # of FSDP2
 
     def null(self) -> Tensor | Texts:
         """The tokens of the empty text."""
