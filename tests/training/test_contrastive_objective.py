@@ -151,6 +151,8 @@ def test_the_loop_trains_it(tmp_path: Path) -> None:
 TWO_AND_ONE = """
 import os, sys, torch, copy
 import diffusion_labs as dl
+from diffusion_labs.training.parallelism import Sharing, shard, whole
+from diffusion_labs.training.world import current_world
 folder, group = sys.argv[1], sys.argv[2] or None
 rank = int(os.environ["RANK"])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -158,7 +160,7 @@ torch.manual_seed(0)
 clip = dl.small_clip(
     image_size=8, max_tokens=12, embed_dim=8, image_dim=16, image_depth=1, text_dim=16, text_depth=1, num_heads=2
 ).double()
-whole = copy.deepcopy(clip)
+alone, cut = copy.deepcopy(clip), copy.deepcopy(clip)
 x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double() * 2 - 1
 captions = ["a", "b", "a", "c", "a", "longer", "longest", "b"]
 classes = torch.tensor([0, 1, 0, 1, 1, 0, 2, 2])
@@ -166,15 +168,25 @@ def batch(chosen):
     return {"x": x[chosen], "caption": captions[chosen], "class": classes[chosen]}
 
 objective = torch.nn.parallel.DistributedDataParallel(dl.ContrastiveObjective(clip, group_field=group))
-loss = objective(batch(slice(4 * rank, 4 * rank + 4)))
-loss.backward()
-torch.distributed.all_reduce(loss.detach_())
+in_parts = dl.ContrastiveObjective(cut, group_field=group)
+shard(in_parts, Sharing("fsdp", 2), current_world(), torch.device("cpu"))
+own = batch(slice(4 * rank, 4 * rank + 4))
+losses = []
+for model in (objective, in_parts):
+    for _ in range(2):
+        loss = model(own) / 2
+        loss.backward()  # gradients add up
+    torch.distributed.all_reduce(loss.detach_())
+    losses.append(loss)
+gradients = [whole(parameter.grad) for parameter in cut.parameters()]
 torch.distributed.destroy_process_group()  # from here on, alone
-expected = dl.ContrastiveObjective(whole, group_field=group)(batch(slice(None)))
+expected = dl.ContrastiveObjective(alone, group_field=group)(batch(slice(None)))
 expected.backward()
-torch.testing.assert_close(loss / 2, expected.detach())
-for one, other in zip(clip.parameters(), whole.parameters(), strict=True):
+for loss in losses:
+    torch.testing.assert_close(loss, expected.detach())
+for one, part, other in zip(clip.parameters(), gradients, alone.parameters(), strict=True):
     torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(part, other.grad)
 """
 
 
