@@ -15,6 +15,14 @@ MAX_PIXELS = 64_000_000
 MODES = {1: "L", 3: "RGB"}
 
 
+def check_format(size: int, channels: int) -> None:
+    """Raise a ``DataError`` unless there are such images."""
+    if size < 1:
+        raise DataError(f"size is {size}; give a positive number of pixels")
+    if channels not in MODES:
+        raise DataError(f"channels is {channels}; choose 3 (RGB) or 1 (grey)")
+
+
 def decode_image(
     source: str | Path | io.BytesIO,
     size: int,
