@@ -15,6 +15,7 @@ from diffusion_labs.data.folder_index import SUFFIXES, one_of
 TEXT_SUFFIXES = frozenset({".txt", ".json", ".cls"})
 MAX_BYTES = 2**25  # of an image
 TEXT_BYTES = 2**20  # of a text, and of what extends a header
+FILE_BYTES = 2**42  # of a file that is passed over; more is a lie
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES)
 
 Image = TypeVar("Image")
@@ -113,14 +114,28 @@ class _Header(tarfile.TarInfo):
         return header
 
 
+class _WholeStream:
+    """A tar that is read from its start to its end, where reading on is an error: ``tarfile`` would go on for ever."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self.file.read(size)
+        if not data:
+            raise tarfile.ReadError("it is cut short")
+        return data
+
+
 def _members(file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The files of a tar that may belong to samples; what ``tarfile`` meets in hostile ones is a ``TarError``."""
     try:
-        with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive:
+        source = file if mode == "r:" else _WholeStream(file)
+        with tarfile.open(fileobj=source, mode=mode, tarinfo=_Header) as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # which tarfile keeps
-                if member.size < 0:
-                    raise tarfile.ReadError(f"it has a file of {member.size} bytes")
+                if not 0 <= member.size <= FILE_BYTES:
+                    raise tarfile.ReadError(f"it has a file of {member.size:,} bytes")
                 if not member.isdir() and _suffix(member) in SUFFIXES | TEXT_SUFFIXES:
                     yield archive, member
     except (DataError, OSError, tarfile.TarError):

@@ -6,9 +6,9 @@ import tarfile
 from PIL import Image
 
 
-def png(colour, mode="RGB"):
+def png(colour, mode="RGB", size=6):
     file = io.BytesIO()
-    Image.new(mode, (6, 6), colour).save(file, "png")
+    Image.new(mode, (size, size), colour).save(file, "png")
     return file.getvalue()
 
 
