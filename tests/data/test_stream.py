@@ -60,19 +60,19 @@ def numbers(batches, count):
 def test_an_epoch_sees_each_sample_once(folder, buffer_size):
     batches = make(folder, buffer_size=buffer_size)
     orders = []
-    for epoch in range(3):
+    for epoch in range(2):
         found = take(batches, 7)
         assert (batches.epoch, batches.position) == (epoch, 7)
         assert all(image == caption for batch in found for image, caption, _ in batch)
         orders.append(tuple(caption for batch in found for _, caption, _ in batch))
         assert sorted(orders[-1]) == list(range(28))
-    assert len(set(orders)) == 3
+    assert len(set(orders)) == 2
     assert numbers(make(folder, seed=1, buffer_size=buffer_size), 7) != list(orders[0])
 
 
 def test_what_is_left_over_comes_in_other_epochs(folder):
     batches = make(folder, batch_size=5)
-    epochs = [numbers(batches, 5) for _ in range(6)]
+    epochs = [numbers(batches, 5) for _ in range(4)]
     assert all(len(set(epoch)) == 25 for epoch in epochs)
     assert set().union(*epochs) == set(range(28))
 
@@ -102,23 +102,23 @@ def test_a_large_buffer_makes_every_order_as_likely():
         def decode(self, samples, chosen):
             return {"x": torch.tensor(samples)}
 
-    first = torch.stack([next(StreamBatches(Four(), 4, seed))["x"] for seed in range(240)])
+    first = torch.stack([next(StreamBatches(Four(), 4, seed))["x"] for seed in range(100)])
     counts = torch.stack([first[:, place].bincount(minlength=4) for place in range(4)])
-    assert (counts - 60).abs().max() < 5 * (240 * 3 / 16) ** 0.5
+    assert (counts - 25).abs().max() < 5 * (100 * 3 / 16) ** 0.5
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("which", ["folder", "damaged"])
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_processes_share_the_global_batch(request, which, world_size):
+def test_processes_share_the_global_batch(request, which):
     folder = request.getfixturevalue(which)
     alone = make(folder, on_error="skip")
-    expected = take(alone, 9)
-    shares = [make(folder, on_error="skip").shared(rank, world_size) for rank in range(world_size)]
-    found = [take(share, 9) for share in shares]
-    assert [list(itertools.chain(*parts)) for parts in zip(*found, strict=True)] == expected
-    for share in shares:
-        torch.testing.assert_close(share.state_dict(), alone.state_dict(), rtol=0, atol=0)
+    expected = take(alone, 8)
+    for world_size in (2, 4):
+        shares = [make(folder, on_error="skip").shared(rank, world_size) for rank in range(world_size)]
+        found = zip(*(take(share, 8) for share in shares), strict=True)
+        assert [list(itertools.chain(*parts)) for parts in found] == expected
+        for share in shares:
+            torch.testing.assert_close(share.state_dict(), alone.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
@@ -146,17 +146,17 @@ def test_a_resume_at_any_place_sees_the_same_batches(request, which):
     alone = make(folder, on_error="skip")
     states = [alone.state_dict()]
     expected = []
-    for _ in range(16):  # more than two epochs
+    for _ in range(15):  # more than two epochs
         expected += take(alone, 1)
         states.append(copy.deepcopy(alone.state_dict()))
     for place in range(15):
         rank = place % 2
         share = make(folder, on_error="skip").shared(rank, 2)
-        take(share, place % 3)
+        take(share, place % 3 == 2)
         share.load_state_dict(states[place])
         torch.testing.assert_close(share.state_dict(), states[place], rtol=0, atol=0)
-        assert take(share, 2) == [batch[2 * rank : 2 * rank + 2] for batch in expected[place : place + 2]]
-        torch.testing.assert_close(share.state_dict(), states[place + 2], rtol=0, atol=0)
+        assert take(share, 1) == [expected[place][2 * rank : 2 * rank + 2]]
+        torch.testing.assert_close(share.state_dict(), states[place + 1], rtol=0, atol=0)
 
 
 class Objects:
