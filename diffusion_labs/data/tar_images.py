@@ -8,6 +8,7 @@ from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.encoded_images import EncodedImages, ImageOptions
 from diffusion_labs.data.errors import DataError
 from diffusion_labs.data.tar_index import list_tars
+from diffusion_labs.data.tar_members import MAX_BYTES
 
 
 class TarImages(EncodedImages):
@@ -26,6 +27,7 @@ class TarImages(EncodedImages):
         size: height and width of the images.
         class_key: what the class is called in a ``.json``.
         count: only the first samples; all if ``None``.
+        max_bytes: larger files of images are damage; they are never read into memory.
         options: how images are decoded and classes numbered, see ``EncodedImages``.
 
     Raises:
@@ -43,11 +45,13 @@ class TarImages(EncodedImages):
         *,
         class_key: str = "class",
         count: int | None = None,
+        max_bytes: int = MAX_BYTES,
         **options: Unpack[ImageOptions],
     ) -> None:
         root = Path(root).expanduser()
         tars = sorted(root.glob("*.tar")) if root.is_dir() else [root]
-        samples = list_tars(tars, class_key, Damage(options.get("on_error", "raise")))[:count]
+        damage = Damage(options.get("on_error", "raise"))
+        samples = list_tars(tars, damage, class_key=class_key, max_bytes=max_bytes)[:count]
         if not samples:
             raise DataError(f"{root}: holds no images in tars; give a tar of images, or a folder of such")
         self.extents = [extent for _, extent in samples]

@@ -19,33 +19,33 @@ class Extent(NamedTuple):
     size: int
 
 
-def list_tars(tars: Sequence[Path], class_key: str, damage: Damage) -> list[tuple[Entry, Extent]]:
+def list_tars(tars: Sequence[Path], damage: Damage, *, class_key: str, max_bytes: int) -> list[tuple[Entry, Extent]]:
     """List the images of tars, in their order; see ``read_tar``.
 
     Args:
         tars: the files, not compressed: images are read from where they are.
+        damage: what to do with damaged tars and malformed samples, such as those that have a class or a caption where
+            the first one has none, or the other way round.
         class_key: what the class is called in the ``.json`` of a sample.
-        damage: what to do with malformed samples, of which some have a class or a caption where the first one has none
-            or the other way round, and with damaged tars.
+        max_bytes: larger images are damage.
 
     Raises:
         DataError: if there is no such file, or for damage.
     """
     found: list[tuple[Entry, Extent]] = []
 
-    def sample(files: SampleFiles[Extent]) -> tuple[Entry, Extent]:
+    def place(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int]:
+        return member.offset_data, member.size
+
+    def sample(files: SampleFiles[tuple[int, int]]) -> tuple[Entry, Extent]:
         path = Path(f"{files.tar}/{files.name}")  # never opened
         entry = Entry(path, files.label, files.caption, files.source)
         if found:
             check_alike(found[0][0], entry)
-        return entry, files.image
+        return entry, Extent(Path(files.tar), *files.image)
 
-    for tar in tars:
-
-        def extent(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: Path = tar) -> Extent:
-            return Extent(tar, member.offset_data, member.size)
-
-        with open_tar(str(tar)) as file:
-            for one in read_tar(file, str(tar), "r:", extent, sample, damage, class_key=class_key):
+    for tar in map(str, tars):
+        with open_tar(tar) as file:
+            for one in read_tar(file, tar, "r:", place, sample, damage, class_key=class_key, max_bytes=max_bytes):
                 found.append(one)
     return found

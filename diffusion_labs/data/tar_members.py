@@ -159,9 +159,10 @@ def _files(
         if not member.isreg() or member.issparse():
             raise DataError(f"{tar}, {name}: is a link, a device or sparse; only plain files are read: store it as one")
         is_text = _suffix(member) in TEXT_SUFFIXES
-        limit = TEXT_BYTES if is_text else max_bytes
+        limit, remedy = (TEXT_BYTES, "") if is_text else (max_bytes, ", or raise max_bytes")
         if member.size > limit:
-            raise DataError(f"{tar}, {name}: {member.size:,} bytes are over the limit of {limit:,}; make it smaller")
+            size = f"{member.size:,} bytes are over the limit of {limit:,}"
+            raise DataError(f"{tar}, {name}: {size}; make it smaller{remedy}")
         if is_text:
             texts[_suffix(member)] = content(archive, member)
         else:

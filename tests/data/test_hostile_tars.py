@@ -188,13 +188,10 @@ def test_too_much_damage_ends_the_reading(tmp_path):
     for name, period in (("few", 11), ("many", 9)):
         good = {f"{i:03d}.txt": "" for i in range(250) if (i + 1) % period}
         write_tar(tmp_path / f"{name}.tar", dict(sorted((good | {f"{i:03d}.png": "" for i in range(250)}).items())))
+    with pytest.warns(UserWarning, match="skipped 22 of 242 samples"):
+        assert len(stream_captions(tmp_path / "few.tar", "skip")) == 250 - 22
     for read in READERS.values():
-        with pytest.warns(UserWarning, match="skipped 22 of 242 samples"):
-            assert len(read(tmp_path / "few.tar", "skip")) == 250 - 22
-        with (
-            pytest.warns(UserWarning, match="skipped 22 of 198 samples"),
-            pytest.raises(DataError, match="23 of 207 samples are damaged, more than 10%"),
-        ):
+        with pytest.raises(DataError, match="23 of 207 samples are damaged, more than 10%"):
             read(tmp_path / "many.tar", "skip")
 
 

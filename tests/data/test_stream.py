@@ -107,14 +107,12 @@ def test_a_large_buffer_makes_every_order_as_likely():
     assert (counts - 25).abs().max() < 5 * (100 * 3 / 16) ** 0.5
 
 
-@pytest.mark.parametrize("which", ["folder", "damaged"])
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_processes_share_the_global_batch(request, which):
-    folder = request.getfixturevalue(which)
-    alone = make(folder, on_error="skip")
+def test_processes_share_the_global_batch(damaged):
+    alone = make(damaged, on_error="skip")
     expected = take(alone, 8)
     for world_size in (2, 4):
-        shares = [make(folder, on_error="skip").shared(rank, world_size) for rank in range(world_size)]
+        shares = [make(damaged, on_error="skip").shared(rank, world_size) for rank in range(world_size)]
         found = zip(*(take(share, 8) for share in shares), strict=True)
         assert [list(itertools.chain(*parts)) for parts in found] == expected
         for share in shares:
