@@ -89,6 +89,7 @@ class StreamBatches(SharedBatches):
             raise DataError(f"buffer_size is {buffer_size}; it must be at least 1")
         self.stream = stream
         self.buffer_size = buffer_size
+        self._buffer: list[Held] = []
         self._begin(epoch=0)
 
     def __iter__(self) -> "StreamBatches":
@@ -140,7 +141,7 @@ class StreamBatches(SharedBatches):
     def _begin(self, epoch: int) -> None:
         self.epoch, self.position = epoch, 0
         self._order: list[int] = epoch_order(len(self.stream), self.seed, epoch).tolist()
-        self._buffer: list[Held] = []
+        self._buffer = []
         self._next = (0, 0)
         self._source = self._samples(0, 0)
 

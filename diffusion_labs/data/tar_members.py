@@ -100,7 +100,7 @@ class _Header(tarfile.TarInfo):
     """A header of a tar. A damaged one is an error and not the end of the tar, and none fills the memory."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         if len(buf) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it is cut short")
         try:
@@ -129,11 +129,12 @@ class _WholeStream:
 
 def _members(file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The files of a tar that may belong to samples; what ``tarfile`` meets in hostile ones is a ``TarError``."""
+    open_archive: Any = tarfile.open  # its types know nothing of ``members``
     try:
         source = file if mode == "r:" else _WholeStream(file)
-        with tarfile.open(fileobj=source, mode=mode, tarinfo=_Header) as archive:
+        with open_archive(fileobj=source, mode=mode, tarinfo=_Header) as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # which tarfile keeps
+                archive.members.clear()  # else they are kept, and may be millions
                 if not 0 <= member.size <= FILE_BYTES:
                     raise tarfile.ReadError(f"it has a file of {member.size:,} bytes")
                 if not member.isdir() and _suffix(member) in SUFFIXES | TEXT_SUFFIXES:
