@@ -292,7 +292,9 @@ from .data import Digits as Digits
 from .data import EncodedDataset as EncodedDataset
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
+from .data import StreamBatches as StreamBatches
 from .data import TarImages as TarImages
+from .data import TarStream as TarStream
 from .data import TemplateCaptions as TemplateCaptions
 from .data import encode_dataset as encode_dataset
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.shared_batches import SharedBatches
 from diffusion_labs.files import tensors_sha256
-from diffusion_labs.randomness import SAMPLE_KEY, sample_keys
+from diffusion_labs.randomness import SAMPLE_KEY
 
 Batch = dict[str, Any]
 
@@ -30,7 +31,7 @@ class BatchedDataset(Protocol):
     def __getitems__(self, indices: Sequence[int], /) -> Batch: ...
 
 
-class Batches:
+class Batches(SharedBatches):
     """An endless iterator of shuffled batches.
 
     The batch at a position is a function of ``(seed, epoch, position)`` alone: the order of an epoch is a
@@ -75,22 +76,11 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch_size is {batch_size}; it must be at least 1")
         if batch_size > len(dataset):
             raise DataError(f"batch_size ({batch_size}) is larger than the data set ({len(dataset)}); lower it")
-        if world_size < 1 or not 0 <= rank < world_size:
-            raise DataError(f"rank is {rank} of world_size {world_size}; ranks are 0..world_size-1")
-        if batch_size % world_size:
-            raise DataError(f"batch_size ({batch_size}) must be a multiple of world_size ({world_size}); change it")
+        super().__init__(batch_size, seed, rank, world_size)
         self.dataset = dataset
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
         self.weights = None if weights is None else _checked_weights(weights, len(dataset))
-        self.epoch = 0
-        self.position = 0
         self._order = self.order(epoch=0)
 
     @property
@@ -105,11 +95,6 @@ class Batches:
         batch = {**collect(self.dataset, self.indices()), SAMPLE_KEY: self.keys()}
         self._go_to(self.epoch, self.position + 1)
         return batch
-
-    def keys(self) -> Tensor:
-        """The keys of this rank's share of the next batch, for ``KeyedGenerator``."""
-        start, stop = self._share()
-        return sample_keys(self.seed, self.epoch, torch.arange(start, stop, device="cpu"))
 
     def indices(self) -> list[int]:
         """The indices of this rank's share of the next batch."""
@@ -127,10 +112,7 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is, and what its order depends on."""
         return {
-            "epoch": self.epoch,
-            "position": self.position,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
+            **super().state_dict(),
             "length": len(self.dataset),
             **({} if self.weights is None else {"weights": tensors_sha256({"weights": self.weights})}),
         }
@@ -142,14 +124,7 @@ class Batches:
             DataError: if seed, batch size, weights or the length of the data set differ, as then the batches would
                 be others, or the position is not one of an epoch.
         """
-        own = self.state_dict()
-        missing = own.keys() - state.keys() - {"weights"}
-        if missing:
-            raise DataError(f"the state of the batches lacks {sorted(missing)}; it is not of this version")
-        different = [key for key in ("seed", "batch_size", "length", "weights") if own.get(key) != state.get(key)]
-        if different:
-            pairs = ", ".join(f"{key} was {state.get(key)} and is {own.get(key)}" for key in different)
-            raise DataError(f"the batches would not be those of the saved run: {pairs}; use the same values")
+        self._check_state(state, ("seed", "batch_size", "length"), optional=("weights",))
         if state["epoch"] < 0 or not 0 <= state["position"] < self.batches_per_epoch:
             raise DataError(
                 f"epoch {state['epoch']}, position {state['position']} is not a place in this stream "
@@ -158,12 +133,6 @@ class Batches:
         self.epoch = state["epoch"]
         self._order = self.order(self.epoch)
         self.position = state["position"]
-
-    def _share(self) -> tuple[int, int]:
-        """The places of this rank's share of the next batch in the order of the epoch."""
-        share = self.batch_size // self.world_size
-        start = self.position * self.batch_size + self.rank * share
-        return start, start + share
 
     def _go_to(self, epoch: int, position: int) -> None:
         if position == self.batches_per_epoch:

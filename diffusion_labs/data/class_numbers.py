@@ -1,6 +1,7 @@
 """From the labels that files hold to class numbers 0..n-1."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,16 +38,35 @@ def number_classes(
             the labels allowed.
     """
     names = tuple(class_names) if class_names is not None else _sorted_names({*labels, *also_present})
+    numbers = numbered(names)
+    found = [class_number(label, numbers, partial(where, position)) for position, label in enumerate(labels)]
+    return torch.tensor(found, dtype=torch.long), names
+
+
+def numbered(names: Sequence[str]) -> dict[str, int]:
+    """The number of each class.
+
+    Raises:
+        DataError: if two have one name.
+    """
     numbers = {name: number for number, name in enumerate(names)}
     if len(numbers) < len(names):
         raise DataError(f"class_names has duplicates: {list(names)}; each class needs its own name")
-    for position, label in enumerate(labels):
-        if str(label) not in numbers:
-            raise DataError(
-                f"{where(position)}: label {label!r} is out of range: the {len(names)} classes are "
-                f"{_shortened(names)}. Correct the label, or give the right number of classes"
-            )
-    return torch.tensor([numbers[str(label)] for label in labels], dtype=torch.long), names
+    return numbers
+
+
+def class_number(label: Label, numbers: Mapping[str, int], where: Callable[[], str]) -> int:
+    """The number of the class of a label.
+
+    Raises:
+        DataError: if there is no such class; it names the place, the label and the labels allowed.
+    """
+    if str(label) not in numbers:
+        raise DataError(
+            f"{where()}: label {label!r} is out of range: the {len(numbers)} classes are "
+            f"{_shortened(list(numbers))}. Correct the label, or give the right number of classes"
+        )
+    return numbers[str(label)]
 
 
 def _sorted_names(labels: set[Label]) -> tuple[str, ...]:

@@ -15,6 +15,14 @@ MAX_PIXELS = 64_000_000
 MODES = {1: "L", 3: "RGB"}
 
 
+def check_format(size: int, channels: int) -> None:
+    """Raise a ``DataError`` unless there are such images."""
+    if size < 1:
+        raise DataError(f"size is {size}; give a positive number of pixels")
+    if channels not in MODES:
+        raise DataError(f"channels is {channels}; choose 3 (RGB) or 1 (grey)")
+
+
 def decode_image(
     source: str | Path | io.BytesIO,
     size: int,
@@ -57,7 +65,7 @@ def decode_image(
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; check the path") from error
     except Exception as error:  # decoders fail in many ways on damaged files, and none may end a training run
-        reason = str(error).replace(str(path), "the file") or type(error).__name__
+        reason = str(error).replace(repr(source), "the file").replace(str(path), "the file") or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({reason}); remove or replace it") from error
     pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
     return pixels.view(size, size, channels).permute(2, 0, 1).contiguous()

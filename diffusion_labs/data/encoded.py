@@ -67,18 +67,27 @@ def encode_dataset(
     batch_size: int = 64,
     shard_size: int = 8192,
     progress: Callable[[int], None] = lambda done: None,
+    rank: int = 0,
+    world_size: int = 1,
+    wait: Callable[[], None] = lambda: None,
 ) -> EncodedDataset:
     """Encode a data set, shard by shard. A shard is there whole or not at all, so what was interrupted goes on.
+
+    Several processes that all call this share the work: of ``n``, rank ``r`` encodes the shards ``r``, ``r + n``, and
+    so on. Shards are the same to the bit for any number of them.
 
     Args:
         dataset: as for ``Batches``.
         encode: from a batch to a batch of as many samples, of tensors ``[b, ...]`` and lists of strings; pure.
-        folder: for the shards; may hold some of them already.
+        folder: for the shards, which all processes see; may hold some of them already.
         description: plain data that says what is encoded by what, so that the shards of something else are not taken
             for these; and what readers need to know.
         batch_size: samples encoded at once.
         shard_size: samples in a file.
-        progress: told how many samples are done, after each batch and each shard that was there.
+        progress: told how far in the data set this process is, after each batch and each shard that was there.
+        rank: which of the processes this is.
+        world_size: how many there are.
+        wait: returns when all processes have called it.
 
     Raises:
         DataError: if the folder holds something else, or ``encode`` returns what cannot be kept.
@@ -87,20 +96,24 @@ def encode_dataset(
     if batch_size < 1 or shard_size < 1:
         raise DataError(f"batch_size ({batch_size}) and shard_size ({shard_size}) must be at least 1")
     told = json.loads(json.dumps({"length": len(dataset), "shard_size": shard_size, "description": dict(description)}))
-    _begin(folder, told)
-    known = _known_digests(folder)
-    digests = {}
     starts = range(0, len(dataset), shard_size)
-    for number, start in enumerate(starts):
-        name = f"shard-{number:05d}-of-{len(starts):05d}"
+    names = [f"shard-{number:05d}-of-{len(starts):05d}" for number in range(len(starts))]
+    known = {}
+    if rank == 0:
+        _begin(folder, told)
+        known = {name: digest for name, digest in _known_digests(folder).items() if (folder / name).is_dir()}
+    wait()
+    for name, start in list(zip(names, starts, strict=True))[rank::world_size]:
         end = min(start + shard_size, len(dataset))
-        if not (folder / name).is_dir():
-            _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size, progress))
-            known.pop(name, None)
-        else:
+        if (folder / name).is_dir():
             progress(end)
-        digests[name] = known.get(name) or sha256(folder / name / TENSORS)
-    write_json(folder / INDEX, {**told, "shards": digests})
+        else:
+            _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size, progress))
+    wait()
+    if rank == 0:
+        digests = {name: known.get(name) or sha256(folder / name / TENSORS) for name in names}
+        write_json(folder / INDEX, {**told, "shards": digests})
+    wait()
     return EncodedDataset(folder, verify=False)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.class_numbers import Label, number_classes
-from diffusion_labs.data.decode import MAX_PIXELS, MODES, decode_image
+from diffusion_labs.data.decode import MAX_PIXELS, check_format, decode_image
 from diffusion_labs.data.errors import DataError
 from diffusion_labs.data.folder_index import Entry
 
@@ -72,10 +72,7 @@ class EncodedImages:
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        if size < 1:
-            raise DataError(f"size is {size}; give a positive number of pixels")
-        if channels not in MODES:
-            raise DataError(f"channels is {channels}; choose 3 (RGB) or 1 (grey)")
+        check_format(size, channels)
         if on_error not in ("raise", "skip"):
             raise DataError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")
         if num_classes is not None and class_names is not None:

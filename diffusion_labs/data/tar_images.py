@@ -4,9 +4,11 @@ import io
 from pathlib import Path
 from typing import Unpack
 
+from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.encoded_images import EncodedImages, ImageOptions
 from diffusion_labs.data.errors import DataError
-from diffusion_labs.data.tar_index import check_all_alike, list_tar
+from diffusion_labs.data.tar_index import list_tars
+from diffusion_labs.data.tar_members import MAX_BYTES
 
 
 class TarImages(EncodedImages):
@@ -14,14 +16,18 @@ class TarImages(EncodedImages):
 
     A sample is an image with a ``.txt`` (its caption), a ``.cls`` (the number of its class) or a ``.json`` (an object
     with any of ``caption`` or ``text``, ``class`` or ``label``) of the same name beside it. The tars are listed once,
-    which reads their headers and texts, and nothing is unpacked. Having an index, it can be shuffled whole and resumed
-    exactly, as a stream of tars cannot.
+    which reads their headers and texts, and nothing is unpacked. Having an index, it can be shuffled whole; tars that
+    are not on a disk, or too many to list, are read by ``TarStream``.
+
+    With ``on_error="skip"`` samples that are malformed, without a caption or class where the first has one, and what
+    follows a fault of a tar, are left out with a warning, until they are more than a tenth.
 
     Args:
         root: a tar, or a folder of them, which are taken in the order of their names.
         size: height and width of the images.
         class_key: what the class is called in a ``.json``.
         count: only the first samples; all if ``None``.
+        max_bytes: larger files of images are damage; they are never read into memory.
         options: how images are decoded and classes numbered, see ``EncodedImages``.
 
     Raises:
@@ -39,17 +45,17 @@ class TarImages(EncodedImages):
         *,
         class_key: str = "class",
         count: int | None = None,
+        max_bytes: int = MAX_BYTES,
         **options: Unpack[ImageOptions],
     ) -> None:
         root = Path(root).expanduser()
         tars = sorted(root.glob("*.tar")) if root.is_dir() else [root]
-        samples = [sample for tar in tars for sample in list_tar(tar, class_key)][:count]
+        damage = Damage(options.get("on_error", "raise"))
+        samples = list_tars(tars, damage, class_key=class_key, max_bytes=max_bytes)[:count]
         if not samples:
             raise DataError(f"{root}: holds no images in tars; give a tar of images, or a folder of such")
-        entries = [entry for entry, _ in samples]
-        check_all_alike(entries)
         self.extents = [extent for _, extent in samples]
-        super().__init__(root, entries, size, **options)
+        super().__init__(root, [entry for entry, _ in samples], size, **options)
 
     def open(self, index: int) -> io.BytesIO:
         """The bytes of an image. The tar is opened anew, so workers and threads share no position in a file."""

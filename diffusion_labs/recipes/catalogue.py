@@ -10,6 +10,7 @@ RECIPES = {
     "mnist": "MNIST or any data set in its format (IDX files)",
     "dit-mnist": "the same with a Transformer (DiT)",
     "images": "a folder of images, with or without classes",
+    "image-stream": "images in WebDataset tars, streamed from disks or URLs, with or without classes",
     "super-resolution-mnist": "small digits made large: MNIST's, from a quarter of the size",
     "inpainting-mnist": "digits completed, of which a part is hidden: MNIST's",
     "ldm-mnist": "latent diffusion on MNIST: autoencoder, latents, network",

@@ -27,7 +27,7 @@ def encoding_stage(
     encode: Callable[[Any, dict[str, Any], torch.device], dict[str, Any]],
     batch_size: int = 250,
 ) -> Stage:
-    """Encode every image, once, by the first process; see ``encode_dataset``.
+    """Encode every image, once, each process some of the shards; see ``encode_dataset``.
 
     The encoder's weights and sizes say what the shards hold.
 
@@ -43,11 +43,6 @@ def encoding_stage(
 
     def carry_out(run_dir: Path, options: TrainOptions) -> None:
         world = current_world()
-        if world.main:
-            write(run_dir, options)
-        world.wait()
-
-    def write(run_dir: Path, options: TrainOptions) -> None:
         model, device = trained(run_dir), find_device(local_device(options.device))
         model.to(device)
         normalize = NormalizeImages()
@@ -57,7 +52,7 @@ def encoding_stage(
             return encode(model, normalize(batch), device)
 
         description = {"model": described(sizes), encoder: tensors_sha256(model.state_dict())}
-        with progress_bar("encode", "image", len(dataset)) as bar:
+        with progress_bar("encode", "image", len(dataset), disable=not world.main) as bar:
             encode_dataset(
                 dataset,
                 encoded,
@@ -65,6 +60,10 @@ def encoding_stage(
                 description=description,
                 batch_size=batch_size,
                 progress=lambda done: bar.update(done - bar.n),
+                rank=world.rank,
+                world_size=world.size,
+                wait=world.wait,
             )
+            bar.update(len(dataset) - bar.n)
 
     return Stage(name, carry_out)

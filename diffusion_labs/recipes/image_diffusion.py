@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters import CFGuidance, Patchify
-from diffusion_labs.data import Batches, MapDataset
+from diffusion_labs.data import Batches
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.adm_unet import adm_unet
 from diffusion_labs.models.transformer import dit
@@ -23,18 +23,6 @@ from diffusion_labs.samplers import DDIMSampler
 from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_schedule
 from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
-
-
-class LabelledImages(MapDataset, Protocol):
-    """Images of one shape with classes, as all of the library's image data sets are."""
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """Names of the classes; none if the images have no classes."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)``."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +183,7 @@ class ImageTransformer(PixelModel):
 
 
 def image_stages(
-    dataset: LabelledImages,
+    dataset: Any,
     sizes: PixelModel,
     *,
     steps: int,
@@ -204,8 +192,12 @@ def image_stages(
     ema_decay: float,
     seed: int,
     preview: Callable[[nn.Module, Path], Tensor] | None = None,
+    batches: Callable[[Any, int, int], Any] = Batches,
 ) -> Stages:
-    """Train a ``PixelModel`` with AdamW on v prediction; the preview shows its classes by default."""
+    """Train a ``PixelModel`` with AdamW on v prediction; the preview shows its classes by default.
+
+    ``batches(dataset, batch_size, seed)`` are those of the experiment.
+    """
 
     def classes(model: nn.Module, path: Path) -> Tensor:
         return draw_classes(model, sizes, path, steps=PREVIEW_STEPS)
@@ -222,7 +214,7 @@ def image_stages(
     experiment = Experiment(
         objective=objective,
         model=sampler,
-        batches=Batches(dataset, batch_size, seed),
+        batches=batches(dataset, batch_size, seed),
         optimizer=torch.optim.AdamW(objective.parameters(), learning_rate, betas=(0.9, 0.99), fused=True),
         steps=steps,
         learning_rate=WarmupCosine(steps, warmup=steps // 50),

@@ -84,13 +84,14 @@ class SilentLog:
         """Nothing."""
 
 
-def progress_bar(name: str, unit: str, total: int, start: int = 0) -> Any:
+def progress_bar(name: str, unit: str, total: int, start: int = 0, *, disable: bool = False) -> Any:
     """A bar of what a run does, which moves seldom where it is written to a file."""
     from tqdm.auto import tqdm  # not needed to import the library
 
     return tqdm(
         total=total,
         initial=start,
+        disable=disable,
         desc=name,
         unit=unit,
         dynamic_ncols=True,

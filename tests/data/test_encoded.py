@@ -1,6 +1,7 @@
 """A data set kept after a network: the same samples, whole shards, and nothing mixed up."""
 
 import shutil
+import threading
 
 import pytest
 import torch
@@ -62,6 +63,38 @@ def test_what_was_interrupted_goes_on_with_the_next_shard(tmp_path):
     encode(tmp_path, third, progress=told.append)
     assert third.seen == 0
     assert told == [10, 20, 23]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_processes_share_the_shards(tmp_path, world_size, interrupted):
+    """Threads stand for processes, as all that these share is the folder and the barrier."""
+    encode(tmp_path / "alone", shard_size=5)
+    folder = tmp_path / "together"
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            encode(folder, Counting(limit=12), shard_size=5)
+    barrier = threading.Barrier(world_size, timeout=60)
+    counts = [Counting() for _ in range(world_size)]
+    found = {}
+
+    def one(rank):
+        share = {"rank": rank, "world_size": world_size, "wait": barrier.wait}
+        found[rank] = len(encode(folder, counts[rank], shard_size=5, **share))
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(world_size), 23)
+    assert contents(folder) == contents(tmp_path / "alone")
+    sizes = [0, 0, 5, 5, 3] if interrupted else [5, 5, 5, 5, 3]
+    assert [count.seen for count in counts] == [sum(sizes[rank::world_size]) for rank in range(world_size)]
 
 
 def test_shards_of_something_else_are_refused(tmp_path):

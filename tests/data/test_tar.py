@@ -3,32 +3,15 @@
 import io
 import json
 import pickle
-import tarfile
 
 import pytest
 import torch
 from PIL import Image
 
 from diffusion_labs.data import Batches, DataError, ImageFolder, TarImages
+from tests.data.tars import png, write_tar
 
 COLOURS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
-
-
-def png(colour, mode="RGB"):
-    file = io.BytesIO()
-    Image.new(mode, (6, 6), colour).save(file, "png")
-    return file.getvalue()
-
-
-def write_tar(path, files, mode="w"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:
-        for name, content in files.items():
-            content = content.encode() if isinstance(content, str) else content
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def captioned(names, folder=""):
@@ -108,7 +91,7 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
         ({"a.png": b"", "a.json": "{"}, r"a\.png: its .json is not JSON"),
         ({"a.png": b"", "a.json": "[]"}, "is not an object"),
         ({"a.png": b"", "a.cls": "cat"}, "its .cls is 'cat'"),
-        ({"a.png": b"", "a.txt": b"\xff\xfe"}, r"a\.txt is not UTF-8"),
+        ({"a.png": b"", "a.txt": b"\xff\xfe"}, r"a\.png: its .txt is not UTF-8"),
         ({"a.png": b"", "a.json": '{"class": 1.5}'}, "'class' is 1.5"),
         ({"a.png": b"", "b.png": b"", "a.txt": "late"}, "not side by side"),
         ({"a.png": b"", "a.cls": "1", "b.png": b""}, "class is None, but in"),
@@ -120,7 +103,7 @@ def test_faults_of_samples(tmp_path, files, message):
 
 
 def test_faults_of_files(tmp_path):
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="No such file"):
         TarImages(tmp_path / "absent.tar", 4)
     with pytest.raises(DataError, match="holds no images"):
         TarImages(tmp_path, 4)

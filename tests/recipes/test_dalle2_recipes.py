@@ -26,7 +26,7 @@ from diffusion_labs.recipes.stages import trained_weights
 from diffusion_labs.training import TrainOptions
 from tests.catalogue import randomise
 from tests.cli.test_cli import write_idx
-from tests.data.test_tar import png, write_tar
+from tests.data.tars import png, write_tar
 
 STEPS = {f"{stage}_steps": 2 for stage in ("clip", "prior", "decoder", "upsampler")}
 CHAIN = [f"--{name.replace('_', '-')}={value}" for name, value in {**STEPS, "batch_size": 8, "size": 16}.items()]

@@ -17,7 +17,7 @@ from diffusion_labs.recipes.emoji import kind_weights
 from diffusion_labs.recipes.run import load_run
 from diffusion_labs.training import latest_checkpoint, load_checkpoint
 from tests.cli.test_cli import write_idx
-from tests.data.test_tar import png, write_tar
+from tests.data.tars import png, write_tar
 
 SMALL = ["--autoencoder-steps", "2", "--steps", "2", "--batch-size", "8"]
 
