@@ -17,11 +17,14 @@ from diffusion_labs.training.contrastive_objective import ContrastiveObjective
 from diffusion_labs.training.device import find_device
 from diffusion_labs.training.ema import EMA
 from diffusion_labs.training.experiment import Experiment
+from diffusion_labs.training.fake import unallocated
 from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
 from diffusion_labs.training.loop import Stopped, TrainOptions, train
 from diffusion_labs.training.objective import Objective
+from diffusion_labs.training.plan import plan_update, trace_update
 from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.traced_update import Plan, TracedUpdate
 from diffusion_labs.training.vq_objective import VQObjective
 
 __all__ = [
@@ -33,8 +36,10 @@ __all__ = [
     "Experiment",
     "KLObjective",
     "Objective",
+    "Plan",
     "Stopped",
     "TrainOptions",
+    "TracedUpdate",
     "TrainState",
     "VQObjective",
     "WarmupCosine",
@@ -43,7 +48,10 @@ __all__ = [
     "latest_checkpoint",
     "load_checkpoint",
     "load_newest",
+    "plan_update",
     "save_checkpoint",
     "squared_error",
+    "trace_update",
     "train",
+    "unallocated",
 ]

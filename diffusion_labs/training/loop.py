@@ -147,8 +147,8 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             batches = [next(state.batches) for _ in range(experiment.accumulate)]
             _copy(buffers, before)
             random = random_state()
-            loss = world.mean({"loss": _backward(objective, batches, device)})["loss"].item()
-            norm = _clip_gradients(state.optimizer, experiment.gradient_clip).item()
+            loss = world.mean({"loss": backward(objective, batches, device, autocast(device))})["loss"].item()
+            norm = clip_gradients(state.optimizer, experiment.gradient_clip).item()
             if not state.guard.accepts(loss, norm, options.spike_factor):
                 state.optimizer.zero_grad(set_to_none=True)
                 _copy(before, buffers)
@@ -207,12 +207,12 @@ def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Te
         return draw(state.ema.model, Path(place) / f"step-{state.step:08d}.png")
 
 
-def _backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device) -> Tensor:
+def backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device, precision: torch.autocast) -> Tensor:
     """The gradient of the mean loss of some batches, and that loss. Processes exchange gradients after the last."""
     losses = []
     for i, batch in enumerate(batches, 1):
         with gradients_kept(objective) if i < len(batches) else nullcontext():
-            with autocast(device):
+            with precision:
                 loss = objective(to_device(batch, device)) / len(batches)
             loss.backward()
         losses.append(loss.detach())
@@ -240,7 +240,7 @@ def _report_skipped(
     )
 
 
-def _clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
+def clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
     """Clip the norm of the gradient of each group of parameters, and return the norm of all, as it was.
 
     Groups are networks with losses of their own, an autoencoder and its discriminator: one must not slow the other.

@@ -25,8 +25,13 @@ def chosen(parallelism: Parallelism, objective: nn.Module, world: World, device:
         return parallelism
     if world.size == 1 or device.type != "cuda":
         return "ddp"
-    needed = COPIES * sum(value.numel() * value.element_size() for value in objective.parameters())
-    return "fsdp" if needed > SHARE * torch.cuda.get_device_properties(device).total_memory else "ddp"
+    weights = sum(value.nbytes for value in objective.parameters())
+    return by_size(weights, torch.cuda.get_device_properties(device).total_memory)
+
+
+def by_size(weights: int, memory: float) -> Literal["ddp", "fsdp"]:
+    """DDP or FSDP2, by the bytes of the weights and of a device's memory."""
+    return "fsdp" if COPIES * weights > SHARE * memory else "ddp"
 
 
 def share(state: TrainState, parallelism: Parallelism, world: World) -> nn.Module:
@@ -71,13 +76,17 @@ def whole(value: Any) -> Any:
     return tree_map(lambda part: part.full_tensor() if hasattr(part, "full_tensor") else part, value)
 
 
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The modules that FSDP2 gathers one after the other: entries of ``ModuleList``s, the inner ones first."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return [block for blocks in reversed(lists) for block in blocks]
+
+
 def _shard(model: nn.Module) -> None:
     from torch.distributed.fsdp import fully_shard  # 4 s
 
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    for block in (block for blocks in reversed(lists) for block in blocks):  # the inner ones first
-        fully_shard(block)
-    fully_shard(model)
+    for module in [*blocks_of(model), model]:
+        fully_shard(module)
 
 
 def _point_to(optimizer: torch.optim.Optimizer, parameters: Mapping[Tensor, Any]) -> None:

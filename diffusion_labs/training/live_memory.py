@@ -1,0 +1,68 @@
+"""The memory of a computation, followed operation by operation."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts, while it is on, the bytes of tensors that are alive, with or without memory of their own.
+
+    A storage is counted once, from the operation that makes it until nothing refers to it. So what the backward pass
+    will need is counted, and so are the temporary results of an operation that is made of others. What a kernel takes
+    for itself is not seen.
+
+    Attributes:
+        live: bytes of tensors that are alive now, without gradients.
+        gradients: bytes of what ``keep_gradient`` was told of.
+        highest: the most that ``live`` was while the gradients had a size, by that size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.gradients = 0
+        self.highest: dict[int, int] = {}
+        self._entries = WeakIdKeyDictionary()  # of storages: bytes, and whether they are a gradient's
+
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Do not count tensors, which are there before."""
+        for value in tensors:
+            self._entries[value.untyped_storage()] = None
+
+    def keep_gradient(self, gradient: Tensor) -> None:
+        """Count a tensor as a gradient from now on."""
+        entry = self._entries.get(gradient.untyped_storage())
+        if entry is not None and not entry[1]:
+            self._free(entry)
+            entry[1] = True
+            self.gradients += entry[0]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._entries:
+            return
+        entry = self._entries[storage] = [storage.nbytes(), False]
+        weakref.finalize(storage, self._free, entry)
+        self.live += entry[0]
+        self.highest[self.gradients] = max(self.live, self.highest.get(self.gradients, 0))
+
+    def _free(self, entry: list[Any]) -> None:
+        if entry[1]:
+            self.gradients -= entry[0]
+        else:
+            self.live -= entry[0]
