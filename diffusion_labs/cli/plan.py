@@ -17,8 +17,8 @@ from diffusion_labs.training.parallelism import by_size
 GIB = 2**30
 HELP = """usage: diffusion-labs plan RECIPE [OPTIONS]
 
-Tell, without the hardware, whether the training of a recipe fits into the memory of some devices, and how long an update
-takes. Nothing is trained, and no weights are allocated; the data are read, as recipes learn their sizes from them.
+Tell, without the hardware, whether the training of a recipe fits into the memory of some devices, and how long an
+update takes. Nothing is trained, and no weights are allocated; the data are read, as recipes learn sizes from them.
 The exit code is 0 if all stages fit, and 1 if one does not.
 
 recipes:
@@ -125,24 +125,23 @@ def report(title: str, update: TracedUpdate, plan: Plan, options: PlanOptions) -
         "activations": plan.activations,
         "all": plan.memory,
     }
-    left = options.memory - plan.memory / GIB
     lines = [
         f"{title}: {how} {plan.samples} samples an update",
         "per device, at the fullest moment of an update, in GiB:",
         *(f"  {name:18}{size / GIB:10.3f}" for name, size in rows.items()),
     ]
+    left = options.memory - plan.memory / GIB
     if left >= 0:
         lines.append(f"fits: {left:.3f} of {options.memory:g} GiB are left")
     else:
-        lines.append(
-            f"does not fit: {-left:.3f} GiB more than the {options.memory:g} GiB of a device. {advice(update, plan, options)}"
-        )
+        lines.append(f"does not fit: {-left:.3f} GiB too much for {options.memory:g} GiB")
+        lines.append(advice(update, plan, options))
     lines.append(f"computes {plan.flops / 1e12:.4g} TFLOP, sends {plan.sent / 1e9:.4g} GB, per device and update")
     seconds = options.seconds(plan)
     if seconds is not None:
         lines.append(
-            f"takes {seconds[0]:.4g} s an update if all exchange is hidden behind computation, {seconds[1]:.4g} s if none "
-            f"is; at {options.efficiency:.0%} of the peak"
+            f"takes {seconds[0]:.4g} s an update if all exchange is hidden behind computation, {seconds[1]:.4g} s if "
+            f"none is, at {options.efficiency:.0%} of the peak"
         )
     return "\n".join(lines)
 

@@ -75,7 +75,7 @@ def encoding_stage(
         return encoded
 
     def rehearse(rehearsal: Rehearsal) -> None:
-        rehearsal.datasets[name] = Encoded(dataset, encoding(trained(rehearsal), torch.device("cpu")))
+        rehearsal.datasets[name] = Encoded(dataset, encoding(trained(rehearsal).to("meta"), torch.device("meta")))
 
     def write(run_dir: Path, options: TrainOptions) -> None:
         model, device = trained(Finished(run_dir)), find_device(local_device(options.device))

@@ -20,7 +20,7 @@ def fake_mode() -> FakeTensorMode:
 
 @contextmanager
 def unallocated() -> Iterator[None]:
-    """Modules that are built inside have parameters without memory, of which only shapes, types and names are known.
+    """Modules that are built inside have their parameters on the meta device: no memory, no values.
 
     Buffers, such as the tables of schedules, and data are real.
 
@@ -28,10 +28,11 @@ def unallocated() -> Iterator[None]:
         >>> with unallocated():
         ...     decoder = dl.dalle2_decoder()  # 3.5 billion parameters
     """
-    mode = fake_mode()
 
     def replace(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        return None if parameter is None else faked(parameter, mode)
+        if parameter is None or parameter.is_meta:
+            return parameter
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
 
     handle = register_module_parameter_registration_hook(replace)  # type: ignore[arg-type]
     try:
@@ -41,9 +42,7 @@ def unallocated() -> Iterator[None]:
 
 
 def faked(value: Tensor, mode: FakeTensorMode) -> Any:
-    """A tensor of the same shape and type without memory, a parameter for a parameter; itself, if it has none."""
-    if getattr(value, "fake_mode", None) is mode:
-        return value
+    """A tensor of the same shape and type without memory, on the CPU; a parameter for a parameter."""
     with mode, torch.no_grad():
         fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
         return nn.Parameter(fake, value.requires_grad) if isinstance(value, nn.Parameter) else fake

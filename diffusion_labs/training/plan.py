@@ -8,12 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from diffusion_labs.training.experiment import Experiment, batch_size
 from diffusion_labs.training.fake import fake_copy, fake_mode, faked
-from diffusion_labs.training.live_memory import LiveMemory
 from diffusion_labs.training.loop import backward, clip_gradients
+from diffusion_labs.training.meter import Meter
 from diffusion_labs.training.parallelism import blocks_of
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.traced_update import Block, Part, Plan, TracedUpdate
@@ -64,7 +63,7 @@ def trace_update(
     objective.train()
     passes = min(experiment.accumulate, 2)  # the second is as all others are
     batches = [{name: faked(value, mode) if isinstance(value, Tensor) else value for name, value in batch.items()}]
-    live, counter = LiveMemory(), FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    meter, precision = Meter(), torch.autocast("cpu", torch.bfloat16, device == "cuda")
     with mode, warnings.catch_warnings(action="ignore"):  # of tensors without memory
         state = TrainState(replace(experiment, objective=objective, model=model, optimizer=optimizer))
         _make_moments(optimizer)
@@ -72,15 +71,13 @@ def trace_update(
         moments = [value for of_one in optimizer.state.values() for value in of_one.values()]
         moments = [value for value in moments if isinstance(value, Tensor)]
         buffers = [*objective.buffers(), *averaged.buffers()]
-        live.leave_out([*objective.parameters(), *averaged.parameters(), *moments, *buffers])
+        meter.leave_out([*objective.parameters(), *averaged.parameters(), *moments, *buffers])
         calls = _follow_calls(objective)
         for parameter in objective.parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(lambda value: live.keep_gradient(value.grad))
-        with live:
-            with counter:
-                precision = torch.autocast("cpu", torch.bfloat16, device == "cuda")
-                backward(objective, batches * passes, torch.device("cpu"), precision)
+                parameter.register_post_accumulate_grad_hook(lambda value: meter.keep_gradient(value.grad))
+        with meter:
+            backward(objective, batches * passes, torch.device("cpu"), precision)
             clip_gradients(optimizer, experiment.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -96,10 +93,10 @@ def trace_update(
         frozen=_parts(value for value in averages if id(value) in own),
         optimizer=_parts(moments),
         buffers=sum(value.nbytes for value in buffers),
-        highest=live.highest,
+        highest=meter.highest,
         blocks=blocks,
         root=root,
-        flops=counter.get_total_flops() * experiment.accumulate // passes,
+        flops=meter.flops * experiment.accumulate // passes,
     )
 
 
@@ -140,17 +137,3 @@ def _blocks(objective: nn.Module, calls: Mapping[nn.Module, int]) -> tuple[list[
 
 def _parts(values: Iterable[Tensor]) -> list[Part]:
     return [Part.of(value) for value in values]
-
-
-def _attention(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(q, k, v)
-
-
-def _attention_backward(gradient: torch.Size, q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(gradient, q, k, v)
-
-
-ATTENTION = {  # of CPUs, which PyTorch's counter does not know
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}

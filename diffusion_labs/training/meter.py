@@ -1,27 +1,44 @@
-"""The memory of a computation, followed operation by operation."""
+"""What a computation needs, followed operation by operation."""
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from torch.utils.weak import WeakIdKeyDictionary
 
 
-class LiveMemory(TorchDispatchMode):
-    """Counts, while it is on, the bytes of tensors that are alive, with or without memory of their own.
+def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(q.shape, k.shape, v.shape)
+
+
+def _attention_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(gradient.shape, q.shape, k.shape, v.shape)
+
+
+FLOPS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,  # which PyTorch leaves out
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+class Meter(TorchDispatchMode):
+    """Counts, while it is on, the bytes of tensors that are alive, and floating point operations.
 
     A storage is counted once, from the operation that makes it until nothing refers to it. So what the backward pass
     will need is counted, and so are the temporary results of an operation that is made of others. What a kernel takes
-    for itself is not seen.
+    for itself is not seen. Tensors need no memory of their own to be counted.
 
     Attributes:
         live: bytes of tensors that are alive now, without gradients.
         gradients: bytes of what ``keep_gradient`` was told of.
         highest: the most that ``live`` was while the gradients had a size, by that size.
+        flops: of matrix products, convolutions and attention; a multiplication and an addition are two.
     """
 
     def __init__(self) -> None:
@@ -29,6 +46,7 @@ class LiveMemory(TorchDispatchMode):
         self.live = 0
         self.gradients = 0
         self.highest: dict[int, int] = {}
+        self.flops = 0
         self._entries = WeakIdKeyDictionary()  # of storages: bytes, and whether they are a gradient's
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
@@ -51,6 +69,8 @@ class LiveMemory(TorchDispatchMode):
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._count(value.untyped_storage())
+        if func.overloadpacket in FLOPS:
+            self.flops += FLOPS[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
