@@ -54,6 +54,12 @@ class Meter(TorchDispatchMode):
         for value in tensors:
             self._entries[value.untyped_storage()] = None
 
+    def count(self, values: Any) -> None:
+        """Count the tensors in nested data, if they are not known yet."""
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor) and value.untyped_storage() not in self._entries:
+                self._add(value.untyped_storage())
+
     def keep_gradient(self, gradient: Tensor) -> None:
         """Count a tensor as a gradient from now on."""
         entry = self._entries.get(gradient.untyped_storage())
@@ -66,16 +72,12 @@ class Meter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._count(value.untyped_storage())
+        self.count(result)
         if func.overloadpacket in FLOPS:
             self.flops += FLOPS[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
         return result
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._entries:
-            return
+    def _add(self, storage: torch.UntypedStorage) -> None:
         entry = self._entries[storage] = [storage.nbytes(), False]
         weakref.finalize(storage, self._free, entry)
         self.live += entry[0]

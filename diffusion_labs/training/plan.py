@@ -76,6 +76,7 @@ def trace_update(
         for parameter in objective.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(lambda value: meter.keep_gradient(value.grad))
+        meter.count(batches)
         with meter:
             backward(objective, batches * passes, torch.device("cpu"), precision)
             clip_gradients(optimizer, experiment.gradient_clip)
