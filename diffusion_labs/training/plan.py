@@ -105,7 +105,7 @@ def _make_moments(optimizer: torch.optim.Optimizer) -> None:
     """Let an optimizer have what it remembers from the first update on."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
