@@ -157,7 +157,7 @@ def advice(update: TracedUpdate, plan: Plan, options: PlanOptions) -> str:
     if samples >= 1:
         way = "" if least is plan else "--parallelism fsdp and "
         return (
-            f"Try {way}at most {samples} samples on a device instead of {plan.samples} (a smaller batch or more "
+            f"Try {way}about {samples} samples on a device instead of {plan.samples} (a smaller batch or more "
             "devices), or recompute activations (checkpointing=True of the network)"
         )
     return (

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from diffusion_labs.data import EncodedDataset, MapDataset
 from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, latest_checkpoint, load_newest, train
 from diffusion_labs.training.world import joined
 
 
+@runtime_checkable
 class Before(Protocol):
     """What the stages before one have left, for it to begin with."""
 

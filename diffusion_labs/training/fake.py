@@ -26,7 +26,7 @@ def unallocated() -> Iterator[None]:
 
     Example:
         >>> with unallocated():
-        ...     decoder = dl.dalle2_decoder()  # 3.5 billion parameters
+        ...     decoder = dl.dalle2_decoder()  # 2.3 billion parameters
     """
 
     def replace(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:

@@ -37,7 +37,7 @@ def plan_update(
 
     Example:
         >>> with unallocated():
-        ...     network = dl.dit(**dl.DITS["xl_2"])
+        ...     network = dl.dit(**dl.DITS["DiT-XL/2"])
         >>> plan = plan_update(Experiment(...), {"x": torch.empty(32, 4, 32, 32)}, world_size=64, parallelism="fsdp")
         >>> plan.memory / 2**30
     """
@@ -50,7 +50,8 @@ def trace_update(
     """Make an update as the loop makes it, on tensors without memory, and follow what it needs.
 
     Nothing is allocated, and nothing of the experiment changes. Not seen are what kernels and the allocator take for
-    themselves, CUDA's own memory, and what an objective does in ``after_update``.
+    themselves, CUDA's own memory, and what an objective does in ``after_update``. What depends on values, as the choice
+    of ``ExpertDenoisers``, cannot be followed.
 
     Args:
         experiment: of a recipe, or made by hand; its batches are not read. Build what is large in ``unallocated()``.

@@ -155,15 +155,15 @@ def test_the_command_says_whether_it_fits_and_what_to_change(
     assert found == code
 
 
-def test_the_number_of_samples_that_is_advised_fits_and_a_tenth_more_does_not(traced: TracedUpdate) -> None:
+def test_about_as_many_samples_fit_as_are_advised(traced: TracedUpdate) -> None:
+    """What they need besides activations, which grow with them, makes little."""
     options = PlanOptions(world_size=8, memory=0.0006)
     plan = traced.on(8, "fsdp")
     assert not fits(plan, options)
-    samples = int(re.search(r"at most (\d+) samples", advice(traced, plan, options)).group(1))
-    for share, expected in ((1.0, True), (1.1, False)):
-        batch = {"x": torch.zeros(round(share * samples), WIDTH)}
-        fewer = plan_update(experiment(Products()), batch, world_size=8, parallelism="fsdp", device="cpu")
-        assert fits(fewer, options) is expected
+    samples = int(re.search(r"about (\d+) samples", advice(traced, plan, options)).group(1))
+    batch = {"x": torch.zeros(samples, WIDTH)}
+    fewer = plan_update(experiment(Products()), batch, world_size=8, parallelism="fsdp", device="cpu")
+    assert fewer.memory == pytest.approx(options.memory * 2**30, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_dit_xl_has_the_published_size_and_work() -> None:
     with unallocated():
         network = dl.dit(**dl.DITS["DiT-XL/2"])
         trained, batch = diffusion(network, (4, 32, 32), count=2)
-    plan = plan_update(trained, batch, world_size=256, parallelism="fsdp")
+    plan = plan_update(trained, batch)
     assert plan.flops == pytest.approx(2 * 3 * 2 * 118.64e9, rel=0.03)
-    assert 256 * plan.parameters / 4 == pytest.approx(675e6, rel=0.01)
+    assert plan.parameters / 4 == pytest.approx(675e6, rel=0.01)
 
 
 @pytest.mark.slow
