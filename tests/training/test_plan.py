@@ -18,12 +18,9 @@ import diffusion_labs as dl
 from benchmarks.plan_memory import CASES, GATE, diffusion, measured, planned
 from diffusion_labs.cli import main
 from diffusion_labs.cli.plan import PlanOptions, advice, fits
-from diffusion_labs.recipes.catalogue import find_recipe
-from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.training import BaseObjective, Experiment, TracedUpdate, plan_update, trace_update, unallocated
 from diffusion_labs.training.meter import Meter
 from diffusion_labs.training.traced_update import Block, Part
-from tests.cli.test_cli import write_idx
 
 WIDTH, DEPTH, SAMPLES = 48, 3, 1000
 
@@ -278,18 +275,3 @@ def test_dit_xl_has_the_published_size_and_work() -> None:
     plan = plan_update(trained, batch)
     assert plan.flops == pytest.approx(2 * 3 * 2 * 118.64e9, rel=0.03)
     assert plan.parameters / 4 == pytest.approx(675e6, rel=0.01)
-
-
-@pytest.mark.slow
-def test_every_stage_of_a_recipe_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Though none is trained; the sizes are those of the model that the recipe describes."""
-    folder = write_idx(tmp_path / "idx")
-    words = ["dalle2-mnist", "--data-dir", str(folder), "--batch-size", "8", "--size", "16", "--world-size", "2"]
-    main(["plan", *words, "--parallelism", "ddp", "--json"])
-    plans = json.loads(capsys.readouterr().out)
-    assert list(plans) == ["clip", "prior", "decoder", "upsampler"]
-    model = sizes_of(find_recipe("dalle2-mnist")(data_dir=folder, batch_size=8, size=16).description).build()
-    for stage, part in {"prior": model.prior, "upsampler": model.upsamplers[0]}.items():
-        assert plans[stage]["parameters"] >= sum(value.nbytes for value in part.parameters())
-        assert plans[stage]["average"] == sum(value.nbytes for value in part.parameters() if value.requires_grad)
-        assert plans[stage]["fits"]
