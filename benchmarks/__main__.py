@@ -10,6 +10,7 @@ BENCHMARKS = {
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",
+    "plan_memory": "memory of real updates beside that which `diffusion-labs plan` tells, and its gates",
     "solver_report": "error against calls for every solver, beside other libraries': docs/solvers.md",
 }
 

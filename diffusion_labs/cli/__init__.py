@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a model by a recipe",
+    "plan": "tell, without the hardware, whether a recipe's training fits, and how long it takes",
     "encode": "write the latents of a recipe's data to disk, once",
     "sample": "draw pictures from a run",
     "convert": "write a model in another format",

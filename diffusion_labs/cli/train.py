@@ -41,14 +41,17 @@ def run(words: Sequence[str]) -> None:
 
 
 def chosen_options(
-    command: str, words: Sequence[str], recipes: dict[str, str], help_text: str
+    command: str, words: Sequence[str], recipes: dict[str, str], help_text: str, kind: type = TrainOptions
 ) -> tuple[str, dict[str, Any]] | None:
-    """The recipe and all its options, of a command that carries out a recipe; ``None`` if its help was asked for."""
+    """The recipe and all its options, of a command for a recipe; ``None`` if its help was asked for.
+
+    The options are the recipe's arguments and the fields of ``kind``.
+    """
     if not words or words[0] in ("-h", "--help"):
         print(help_text.format(recipes="\n".join(f"  {name:22} {about}" for name, about in recipes.items())), end="")
         return None
     name = choose("recipe", words[0], recipes)
-    chosen: Any = tyro.cli(options_of(name), args=words[1:], prog=f"diffusion-labs {command} {name}")
+    chosen: Any = tyro.cli(options_of(name, kind), args=words[1:], prog=f"diffusion-labs {command} {name}")
     return name, vars(chosen)
 
 
@@ -82,27 +85,25 @@ def carry_out(name: str, chosen: dict[str, Any], until: str | None = None) -> Pa
     return run_dir
 
 
-def options_of(name: str) -> type:
-    """A dataclass with the arguments of a recipe, the run's folder and the fields of ``TrainOptions``."""
+def options_of(name: str, kind: Any = TrainOptions) -> type:
+    """A dataclass with the arguments of a recipe, the fields of ``kind`` and, if it is trained, the run's folder."""
     recipe = find_recipe(name)
-    hints = {**get_type_hints(recipe), **get_type_hints(TrainOptions), "run_dir": Path}
+    hints = {**get_type_hints(recipe), **get_type_hints(kind), "run_dir": Path}
     defaults: dict[str, Any] = {key: value.default for key, value in inspect.signature(recipe).parameters.items()}
-    defaults |= {
-        "run_dir": Path("runs") / name,
-        **{option.name: option.default for option in fields(TrainOptions)},
-    }
+    defaults |= {"run_dir": Path("runs") / name} if kind is TrainOptions else {}
+    defaults |= {option.name: option.default for option in fields(kind)}
     columns = [
         (key, hints[key]) if default is inspect.Parameter.empty else (key, hints[key], default)
         for key, default in defaults.items()
     ]
     options = make_dataclass("Options", columns, kw_only=True)
-    options.__doc__ = docstring(recipe)
+    options.__doc__ = docstring(recipe, kind)
     return options
 
 
-def docstring(recipe: Callable[..., Any]) -> str:
+def docstring(recipe: Callable[..., Any], kind: type = TrainOptions) -> str:
     """The recipe's summary, and the descriptions of its arguments and of the options."""
-    own, options = parse(recipe.__doc__ or ""), parse(TrainOptions.__doc__ or "")
+    own, options = parse(recipe.__doc__ or ""), parse(kind.__doc__ or "")
     described = [(p.arg_name, p.description) for p in (*own.params, *options.params)]
     described.append(("run_dir", "folder for checkpoints, metrics and pictures."))
     lines = [

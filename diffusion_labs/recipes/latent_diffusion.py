@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.data import Batches, EncodedDataset, MapDataset
+from diffusion_labs.data import Batches, MapDataset
 from diffusion_labs.data.batches import collect
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.autoencoder import AutoencoderKL, PatchDiscriminator
@@ -16,14 +16,8 @@ from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes, draw_pai
 from diffusion_labs.recipes.encoding import encoding_stage
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.latent_model import AutoencodedModel
-from diffusion_labs.recipes.stages import Stage, Stages, trained_weights, training_stage
-from diffusion_labs.training import (
-    Experiment,
-    KLObjective,
-    Objective,
-    WarmupCosine,
-    latest_checkpoint,
-)
+from diffusion_labs.recipes.stages import Before, Stage, Stages, training_stage
+from diffusion_labs.training import Experiment, KLObjective, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
 
 SCALE_IMAGES = 2048  # images on which the scale of the latents is measured
@@ -87,7 +81,7 @@ def autoencoder_stage(
     With a larger ``kl_weight`` the decoder learns to bear more noise in the latents, at the price of detail.
     """
 
-    def build(run_dir: Path) -> Experiment:
+    def build(before: Before) -> Experiment:
         torch.manual_seed(seed)
         autoencoder = sizes.build_autoencoder()
         game: dict[str, Any] = {}
@@ -123,7 +117,7 @@ def latents_stage(dataset: Images, sizes: AutoencodedModel) -> Stage:
         dataset,
         sizes,
         encoder="autoencoder",
-        trained=lambda run_dir: trained_autoencoder(sizes, run_dir),
+        trained=lambda before: trained_autoencoder(sizes, before),
         encode=encode,
     )
 
@@ -146,11 +140,11 @@ def diffusion_stage(
     are those of ``Batches``.
     """
 
-    def build(run_dir: Path) -> Experiment:
+    def build(before: Before) -> Experiment:
         torch.manual_seed(seed)
         model = sizes.build()
-        model.autoencoder.load_state_dict(trained_weights(run_dir / "autoencoder"))
-        if latest_checkpoint(run_dir / "diffusion" / "checkpoints") is None:
+        model.autoencoder.load_state_dict(before.weights("autoencoder"))
+        if not before.begun("diffusion"):
             chosen = torch.randperm(len(dataset))[:SCALE_IMAGES].split(250)
             images = (dataset_images(dataset, some.tolist()) for some in chosen)
             model.scale.load_state_dict(LatentScale.measured(model.autoencoder, images).state_dict())
@@ -165,7 +159,7 @@ def diffusion_stage(
         return Experiment(
             objective=objective,
             model=model,
-            batches=Batches(EncodedDataset(run_dir / "latents"), batch_size, seed, weights=weights),
+            batches=Batches(before.data("latents"), batch_size, seed, weights=weights),
             optimizer=torch.optim.AdamW(trained, learning_rate, betas=(0.9, 0.99), fused=True),
             steps=steps,
             learning_rate=WarmupCosine(steps, warmup=steps // 50),
@@ -176,10 +170,10 @@ def diffusion_stage(
     return training_stage("diffusion", build)
 
 
-def trained_autoencoder(sizes: AutoencodedModel, run_dir: Path) -> AutoencoderKL:
+def trained_autoencoder(sizes: AutoencodedModel, before: Before) -> AutoencoderKL:
     """The autoencoder of a run, with averaged weights and in eval mode."""
     autoencoder = sizes.build_autoencoder()
-    autoencoder.load_state_dict(trained_weights(run_dir / "autoencoder"))
+    autoencoder.load_state_dict(before.weights("autoencoder"))
     return autoencoder.eval()
 
 

@@ -1,12 +1,79 @@
 """Recipes of several stages, of which each begins with what the one before has made."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from diffusion_labs.training import CheckpointError, Experiment, TrainOptions, load_newest, post_hoc_ema, train
+from diffusion_labs.data import EncodedDataset, MapDataset
+from diffusion_labs.training import (
+    CheckpointError,
+    Experiment,
+    TrainOptions,
+    latest_checkpoint,
+    load_newest,
+    post_hoc_ema,
+    train,
+)
 from diffusion_labs.training.world import joined
+
+
+@runtime_checkable
+class Before(Protocol):
+    """What the stages before one have left, for it to begin with."""
+
+    def weights(self, stage: str) -> dict[str, Any]:
+        """The averaged weights of a stage that trains."""
+
+    def data(self, stage: str) -> MapDataset:
+        """What a stage has written."""
+
+    def begun(self, stage: str) -> bool:
+        """Whether a stage has a checkpoint, which has what is measured when it begins."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What they have left in the folder of a run."""
+
+    run_dir: Path
+
+    def weights(self, stage: str) -> dict[str, Any]:
+        """See ``Before``."""
+        return trained_weights(self.run_dir / stage)
+
+    def data(self, stage: str) -> EncodedDataset:
+        """See ``Before``."""
+        return EncodedDataset(self.run_dir / stage)
+
+    def begun(self, stage: str) -> bool:
+        """See ``Before``."""
+        return latest_checkpoint(self.run_dir / stage / "checkpoints") is not None
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What they would leave, if they were carried out: for plans, on weights without memory.
+
+    Attributes:
+        experiments: of the stages that train.
+        datasets: of those that write.
+    """
+
+    experiments: dict[str, Experiment] = field(default_factory=dict)
+    datasets: dict[str, MapDataset] = field(default_factory=dict)
+
+    def weights(self, stage: str) -> dict[str, Any]:
+        """See ``Before``."""
+        return self.experiments[stage].model.state_dict()
+
+    def data(self, stage: str) -> MapDataset:
+        """See ``Before``."""
+        return self.datasets[stage]
+
+    def begun(self, stage: str) -> bool:
+        """Always, for there is nothing that could be measured."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -16,10 +83,12 @@ class Stage:
     Attributes:
         name: of its folder.
         carry_out: ``carry_out(run_dir, options)`` does it, or goes on with it where it was stopped.
+        rehearse: ``rehearse(rehearsal)`` adds what it would leave.
     """
 
     name: str
     carry_out: Callable[[Path, TrainOptions], None]
+    rehearse: Callable[[Rehearsal], None]
 
 
 @dataclass(frozen=True)
@@ -56,21 +125,24 @@ class Stages:
 
 def single(experiment: Experiment) -> Stages:
     """A recipe of one stage, whose folder is the run's own."""
-    return Stages([training_stage("", lambda run_dir: experiment)], experiment.description, {"": ""})
+    return Stages([training_stage("", lambda before: experiment)], experiment.description, {"": ""})
 
 
-def training_stage(name: str, build: Callable[[Path], Experiment]) -> Stage:
+def training_stage(name: str, build: Callable[[Before], Experiment]) -> Stage:
     """A stage that trains.
 
     Args:
         name: of its folder.
-        build: from the run's folder to the experiment; called when the stages before are finished.
+        build: from what the stages before have left to the experiment.
     """
 
     def carry_out(run_dir: Path, options: TrainOptions) -> None:
-        train(build(run_dir), run_dir / name, options)
+        train(build(Finished(run_dir)), run_dir / name, options)
 
-    return Stage(name, carry_out)
+    def rehearse(rehearsal: Rehearsal) -> None:
+        rehearsal.experiments[name] = build(rehearsal)
+
+    return Stage(name, carry_out, rehearse)
 
 
 def trained_weights(stage_dir: Path, sigma_rel: float | None = None) -> dict[str, Any]:

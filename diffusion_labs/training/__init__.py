@@ -18,12 +18,15 @@ from diffusion_labs.training.device import find_device
 from diffusion_labs.training.ema import EMA, PowerEMA
 from diffusion_labs.training.ema_snapshots import post_hoc_ema
 from diffusion_labs.training.experiment import Experiment
+from diffusion_labs.training.fake import unallocated
 from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
 from diffusion_labs.training.loop import Stopped, train
 from diffusion_labs.training.objective import Objective
 from diffusion_labs.training.options import OptionError, TrainOptions
+from diffusion_labs.training.plan import plan_update, trace_update
 from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.traced_update import Plan, TracedUpdate
 from diffusion_labs.training.vq_objective import VQObjective
 
 __all__ = [
@@ -37,8 +40,10 @@ __all__ = [
     "Objective",
     "OptionError",
     "PowerEMA",
+    "Plan",
     "Stopped",
     "TrainOptions",
+    "TracedUpdate",
     "TrainState",
     "VQObjective",
     "WarmupCosine",
@@ -48,7 +53,10 @@ __all__ = [
     "load_checkpoint",
     "load_newest",
     "post_hoc_ema",
+    "plan_update",
     "save_checkpoint",
     "squared_error",
+    "trace_update",
     "train",
+    "unallocated",
 ]

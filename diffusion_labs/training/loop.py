@@ -23,7 +23,7 @@ from diffusion_labs.training.checkpoint import (
     save_checkpoint,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
-from diffusion_labs.training.device import Precision, autocast, find_device, to_device
+from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.heartbeat import Heartbeat
@@ -111,8 +111,10 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             heartbeat.beat(state.step + 1)
             _copy(buffers, before)
             random = random_state()
-            loss = world.mean({"loss": _backward(objective, batches, options.precision, device)})["loss"].item()
-            norm = _clip_gradients(state.optimizer, experiment.gradient_clip).item()
+            loss = world.mean({"loss": backward(objective, batches, device, autocast(options.precision, device))})[
+                "loss"
+            ].item()
+            norm = clip_gradients(state.optimizer, experiment.gradient_clip).item()
             if not state.guard.accepts(loss, norm, options.spike_factor):
                 state.optimizer.zero_grad(set_to_none=True)
                 _copy(before, buffers)
@@ -193,12 +195,12 @@ def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Te
         return draw(model, Path(place) / f"step-{state.step:08d}.png")
 
 
-def _backward(objective: nn.Module, batches: Sequence[Batch], precision: Precision, device: torch.device) -> Tensor:
+def backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device, precision: torch.autocast) -> Tensor:
     """The gradient of the mean loss of some batches, and that loss. Processes exchange gradients after the last."""
     losses = []
     for i, batch in enumerate(batches, 1):
         with gradients_kept(objective) if i < len(batches) else nullcontext():
-            with autocast(precision, device):
+            with precision:
                 loss = objective(to_device(batch, device)) / len(batches)
             loss.backward()
         losses.append(loss.detach())
@@ -226,7 +228,7 @@ def _report_skipped(
     )
 
 
-def _clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
+def clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
     """Clip the norm of the gradient of each group of parameters, and return the norm of all, as it was.
 
     Groups are networks with losses of their own, an autoencoder and its discriminator: one must not slow the other.

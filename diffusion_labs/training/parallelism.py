@@ -1,5 +1,6 @@
 """How the processes of a run share a model."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -45,6 +46,11 @@ class Sharing:
         return f"{world.size} processes, fsdp: each has 1/{self.shards} of the model{more}{kept}"
 
 
+def by_size(weights: int, memory: float, *, copies: int = COPIES) -> Literal["ddp", "fsdp"]:
+    """DDP or FSDP2, by the bytes of the weights, of which there are copies, and of a device's memory."""
+    return "fsdp" if copies * weights > SHARE * memory else "ddp"
+
+
 def chosen(options: TrainOptions, state: TrainState, world: World, device: torch.device) -> Sharing:
     """What the options ask for, or DDP or FSDP2 by the size of the model.
 
@@ -56,11 +62,13 @@ def chosen(options: TrainOptions, state: TrainState, world: World, device: torch
     if options.shards is not None and world.size % options.shards:
         raise OptionError(f"shards ({options.shards}) must divide the number of processes ({world.size})")
     parallelism = options.parallelism
-    if parallelism == "auto":
-        copies = COPIES + len(state.power_averages)
-        needed = copies * sum(value.numel() * value.element_size() for value in state.objective.parameters())
-        small = device.type != "cuda" or needed <= SHARE * torch.cuda.get_device_properties(device).total_memory
-        parallelism = "ddp" if world.size == 1 or (small and options.shards is None) else "fsdp"
+    if parallelism == "auto" and options.shards is not None:
+        parallelism = "fsdp"
+    elif parallelism == "auto":
+        weights = sum(value.nbytes for value in state.objective.parameters())
+        one = world.size == 1 or device.type != "cuda"
+        memory = math.inf if one else torch.cuda.get_device_properties(device).total_memory
+        parallelism = by_size(weights, memory, copies=COPIES + len(state.power_averages))
     return Sharing(parallelism, options.shards or world.size, options.reshard, in_bfloat16(options.precision, device))
 
 

@@ -1,20 +1,19 @@
 """The stage that trains CLIP, and that which writes its embeddings to disk."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion_labs.data import Batches, EncodedDataset
+from diffusion_labs.data import Batches, MapDataset
 from diffusion_labs.data.batches import collect
 from diffusion_labs.models.encoders import TransformersCLIP
 from diffusion_labs.models.ldm import LatentScale
 from diffusion_labs.recipes.dalle2.sizes import CLIPModel
 from diffusion_labs.recipes.encoding import encoding_stage
 from diffusion_labs.recipes.latent_diffusion import Images
-from diffusion_labs.recipes.stages import Stage, trained_weights, training_stage
+from diffusion_labs.recipes.stages import Before, Stage, training_stage
 from diffusion_labs.training import ContrastiveObjective, Experiment, WarmupCosine
 from diffusion_labs.transforms import NormalizeImages
 
@@ -43,7 +42,7 @@ def clip_stage(
         weights: see ``Batches``.
     """
 
-    def build(run_dir: Path) -> Experiment:
+    def build(before: Before) -> Experiment:
         torch.manual_seed(seed)
         clip = sizes.build_clip(frozen=False)
         objective = ContrastiveObjective(clip, transform=NormalizeImages(), group_field=group_field)
@@ -71,24 +70,24 @@ def embeddings_stage(dataset: Images, sizes: CLIPModel) -> Stage:
         dataset,
         sizes,
         encoder="clip",
-        trained=lambda run_dir: trained_clip(sizes, run_dir),
+        trained=lambda before: trained_clip(sizes, before),
         encode=encode,
     )
 
 
-def trained_clip(sizes: CLIPModel, run_dir: Path) -> TransformersCLIP:
+def trained_clip(sizes: CLIPModel, before: Before) -> TransformersCLIP:
     """The CLIP of a run, with averaged weights and in eval mode."""
     clip = sizes.build_clip(frozen=True)
-    clip.load_state_dict(trained_weights(run_dir / "clip"))
+    clip.load_state_dict(before.weights("clip"))
     return clip
 
 
-def measured_scale(stored: EncodedDataset) -> LatentScale:
+def measured_scale(stored: MapDataset) -> LatentScale:
     """The scale of each dimension of stored embeddings."""
     return LatentScale.of(embeddings_of(stored), per_channel=True)
 
 
-def embeddings_of(stored: EncodedDataset) -> Iterator[Tensor]:
+def embeddings_of(stored: MapDataset) -> Iterator[Tensor]:
     """Stored embeddings ``[n, d]``, some after the others."""
     for part in torch.arange(len(stored)).split(1000):
         yield collect(stored, part.tolist())["image_embedding"]

@@ -1,21 +1,20 @@
 """The stage that trains the decoder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from diffusion_labs.data import Batches, EncodedDataset, MapDataset
+from diffusion_labs.data import Batches, MapDataset
 from diffusion_labs.data.batches import collect
 from diffusion_labs.losses import DiffusionHybridLoss, SimpleLoss, VLBLoss
 from diffusion_labs.recipes.dalle2.clip import measured_scale, trained_clip
 from diffusion_labs.recipes.dalle2.previews import draw_decoded
 from diffusion_labs.recipes.dalle2.sizes import DecoderModel
 from diffusion_labs.recipes.latent_diffusion import Images
-from diffusion_labs.recipes.stages import Stage, training_stage
-from diffusion_labs.training import Experiment, Objective, WarmupCosine, latest_checkpoint
+from diffusion_labs.recipes.stages import Before, Stage, training_stage
+from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import (
     ComputeTarget,
     NormalizeImages,
@@ -87,17 +86,17 @@ def decoder_stage(
     """
     shrink = SuperResolutionTransform(sizes.decoder_size, image_field="x")
 
-    def build(run_dir: Path) -> Experiment:
+    def build(before: Before) -> Experiment:
         torch.manual_seed(seed)
         decoder = sizes.build_decoder()
-        stored = EncodedDataset(run_dir / "embeddings")
-        if latest_checkpoint(run_dir / "decoder" / "checkpoints") is None:
+        stored = before.data("embeddings")
+        if not before.begun("decoder"):
             scaled: Any = decoder.model.model
             scaled.scale.load_state_dict(measured_scale(stored).state_dict())
         transform = nn.Sequential(
             NormalizeImages(),
             shrink,
-            EncodeCaptions(trained_clip(sizes, run_dir)),
+            EncodeCaptions(trained_clip(sizes, before)),
             RandomDiffusionSteps(decoder.schedule),
             ComputeTarget(decoder.predictor),
         )

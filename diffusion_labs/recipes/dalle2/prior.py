@@ -1,13 +1,12 @@
 """The stage that trains the diffusion prior."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from diffusion_labs.data import Batches, EncodedDataset
+from diffusion_labs.data import Batches
 from diffusion_labs.data.batches import collect
 from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.models.dalle2 import EncodeEmbeddings
@@ -15,8 +14,8 @@ from diffusion_labs.recipes.dalle2.clip import measured_scale
 from diffusion_labs.recipes.dalle2.previews import draw_nearest
 from diffusion_labs.recipes.dalle2.sizes import PriorModel, clip_of
 from diffusion_labs.recipes.latent_diffusion import Images
-from diffusion_labs.recipes.stages import Stage, trained_weights, training_stage
-from diffusion_labs.training import Experiment, Objective, WarmupCosine, latest_checkpoint
+from diffusion_labs.recipes.stages import Before, Stage, training_stage
+from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, RandomDiffusionSteps
 
 GALLERY = 2000  # images among which a preview looks for the nearest
@@ -50,13 +49,13 @@ def prior_stage(
         weights: see ``Batches``.
     """
 
-    def build(run_dir: Path) -> Experiment:
+    def build(before: Before) -> Experiment:
         torch.manual_seed(seed)
         model = sizes.build_prior()
         clip = clip_of(model)
-        clip.load_state_dict(trained_weights(run_dir / "clip"))
-        stored = EncodedDataset(run_dir / "embeddings")
-        if latest_checkpoint(run_dir / "prior" / "checkpoints") is None:
+        clip.load_state_dict(before.weights("clip"))
+        stored = before.data("embeddings")
+        if not before.begun("prior"):
             model.scale.load_state_dict(measured_scale(stored).state_dict())
         sampler: Any = model.sampler
         transform = nn.Sequential(

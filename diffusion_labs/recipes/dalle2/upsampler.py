@@ -1,7 +1,5 @@
 """The stage that trains the upsampler."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -10,7 +8,7 @@ from diffusion_labs.losses import SimpleLoss
 from diffusion_labs.recipes.dalle2.previews import draw_upsampled
 from diffusion_labs.recipes.dalle2.sizes import UpsamplerModel
 from diffusion_labs.recipes.latent_diffusion import Images, dataset_images
-from diffusion_labs.recipes.stages import Stage, training_stage
+from diffusion_labs.recipes.stages import Before, Stage, training_stage
 from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import (
     ComputeTarget,
@@ -45,7 +43,7 @@ def upsampler_stage(
         seed: of weights, noise, crops and the order of the data.
     """
 
-    def build(run_dir: Path) -> Experiment:
+    def build(before: Before) -> Experiment:
         torch.manual_seed(seed)
         upsampler = sizes.build_upsampler()
         transform = nn.Sequential(
