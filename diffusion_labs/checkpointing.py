@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 Checkpointing = bool | Contexts
@@ -64,5 +65,6 @@ def call_block(block: nn.Module, *arguments: Any, recompute: Checkpointing) -> A
     """
     if recompute is False:
         return block(*arguments)
-    contexts = noop_context_fn if recompute is True else recompute
-    return checkpoint(block, *arguments, use_reentrant=False, context_fn=contexts)
+    if recompute is True:
+        return checkpoint(block, *arguments, use_reentrant=False)
+    return checkpoint(block, *arguments, use_reentrant=False, context_fn=partial(recompute))  # torch.compile needs it

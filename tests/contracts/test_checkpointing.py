@@ -51,6 +51,19 @@ def test_recomputed_blocks_have_the_same_gradients(name: str) -> None:
     assert more_calls > 1.1 * calls
 
 
+@pytest.mark.parametrize("checkpointing", [True, pytest.param(keep_products, marks=pytest.mark.slow)])
+def test_recomputed_blocks_compile_as_one_graph(checkpointing: Checkpointing) -> None:
+    network = NETWORKS["dit"]().train()
+    set_checkpointing(network, checkpointing)
+    x, t = torch.randn(2, *SIZE), torch.tensor([3, 900])
+    gradients = []
+    for called in (network, torch.compile(network, fullgraph=True, backend="aot_eager")):
+        network.zero_grad()
+        called(x, t).prediction.square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="no module of this Linear can recompute its blocks"):
         set_checkpointing(torch.nn.Linear(1, 1), True)
