@@ -67,7 +67,7 @@ def update_for_real(experiment: Experiment, batch: dict[str, Any], count: int) -
     """Some updates, as the loop makes them."""
     state, device = TrainState(experiment), torch.device("cpu")
     for _ in range(count):
-        backward(state.objective.train(), [batch], device, autocast(device))
+        backward(state.objective.train(), [batch], device, autocast("fp32", device))
         clip_gradients(state.optimizer, experiment.gradient_clip)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)

@@ -161,7 +161,7 @@ def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device
     half = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if sharing.bfloat16 else MixedPrecisionPolicy()
     how: dict[str, Any] = {
         "mesh": mesh,
-        "reshard_after_forward": sharing.reshard,
+        "reshard_after_forward": None if sharing.reshard else False,  # None: all but the root, needed next
         "ignored_params": _replicate_scalars(model, mesh, world),
     }
     for block in blocks_of(model):

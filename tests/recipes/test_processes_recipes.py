@@ -20,7 +20,7 @@ RECIPES = {
     "dit-mnist": [*TWO, "--dim", "32", "--depth", "2"],
     "ldm-mnist": [*TWO, "--autoencoder-steps", "2"],
     "dalle2-mnist": [*CHAIN, "--size", "16"],
-    "dalle2-emoji": [*CHAIN, "--size", "32"],
+    "dalle2-emoji": [*CHAIN, "--size", "32", "--decoder-size", "16"],
 }
 RESTORING = {"super-resolution-mnist": TWO, "inpainting-mnist": TWO}
 

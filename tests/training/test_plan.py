@@ -186,7 +186,7 @@ from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.plan_memory import CASES
-from diffusion_labs.training.parallelism import share
+from diffusion_labs.training.parallelism import Sharing, share
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.world import World
 
@@ -195,7 +195,7 @@ store = {"store": FakeStore()} if backend == "fake" else {"init_method": f"file:
 dist.init_process_group(backend, rank=rank, world_size=size, **store)
 experiment, batch = CASES[name](0.3)
 state = TrainState(experiment)
-objective = share(state, "fsdp", World(rank, size)).train()
+objective = share(state, Sharing("fsdp", size), World(rank, size), torch.device("cpu")).train()
 
 class Sent(TorchDispatchMode):
     total = 0
