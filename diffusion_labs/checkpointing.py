@@ -45,7 +45,7 @@ def set_checkpointing(model: nn.Module, checkpointing: Checkpointing) -> None:
         ValueError: if no module of the model can do so.
 
     Example:
-        >>> network = dit("S/2")
+        >>> network = dit(**DITS["DiT-S/2"])
         >>> set_checkpointing(network, keep_products)
     """
     modules: list[Any] = [module for module in model.modules() if hasattr(module, "checkpointing")]

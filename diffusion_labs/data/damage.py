@@ -19,8 +19,7 @@ class Damage:
     """
 
     def __init__(self, on_error: str) -> None:
-        if on_error not in ("raise", "skip"):
-            raise DataError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")
+        check_policy(on_error)
         self.on_error = on_error
         self.seen = 0
         self.skipped = 0
@@ -39,3 +38,9 @@ class Damage:
         warnings.warn(f"skipped {count} samples so far: {error}", stacklevel=3)
         if self.seen >= ENOUGH and self.skipped > SHARE * self.seen:
             raise DataError(f"{count} samples are damaged, more than {SHARE:.0%}; repair the data. The last: {error}")
+
+
+def check_policy(on_error: str) -> None:
+    """Raise a ``DataError`` unless there is such a policy."""
+    if on_error not in ("raise", "skip"):
+        raise DataError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")

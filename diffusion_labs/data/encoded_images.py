@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.class_numbers import Label, number_classes
-from diffusion_labs.data.decode import MAX_PIXELS, check_format, decode_image
+from diffusion_labs.data.decode import MAX_PIXELS, decode_image
 from diffusion_labs.data.errors import DataError
 from diffusion_labs.data.folder_index import Entry
+from diffusion_labs.data.image_source import ImageSource, check_options
 
 
 class ImageOptions(TypedDict, total=False):
@@ -26,7 +27,7 @@ class ImageOptions(TypedDict, total=False):
     class_names: Sequence[str] | None
 
 
-class EncodedImages:
+class EncodedImages(ImageSource):
     """Base class of map-style data sets of image files; a child says how an image is opened.
 
     Images are turned as their EXIF data says, transparency is laid on white, the central square is scaled to
@@ -72,11 +73,7 @@ class EncodedImages:
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        check_format(size, channels)
-        if on_error not in ("raise", "skip"):
-            raise DataError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")
-        if num_classes is not None and class_names is not None:
-            raise DataError("num_classes and class_names are both given; class_names alone says both")
+        check_options(size, channels, on_error, num_classes, class_names)
         self.root = root
         self.size = size
         self.channels = channels
@@ -102,16 +99,6 @@ class EncodedImages:
     def open(self, index: int) -> Path | io.BytesIO:
         """The path of an image, or its bytes as a file."""
         raise NotImplementedError(f"{type(self).__name__} must define open")
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are; 0 if images have none."""
-        return len(self.class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)``."""
-        return self.channels, self.size, self.size
 
     def __len__(self) -> int:
         return len(self.paths)

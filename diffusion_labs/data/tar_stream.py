@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from diffusion_labs.data.batches import Batch, collate
 from diffusion_labs.data.class_numbers import class_number, numbered
 from diffusion_labs.data.damage import Damage
-from diffusion_labs.data.decode import MAX_PIXELS, check_format, decode_image
+from diffusion_labs.data.decode import MAX_PIXELS, decode_image
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.image_source import ImageSource, check_options
 from diffusion_labs.data.remote_file import shown
 from diffusion_labs.data.tar_files import open_tar, tar_names
 from diffusion_labs.data.tar_members import MAX_BYTES, SampleFiles, content, read_tar
@@ -29,7 +30,7 @@ class EncodedSample(NamedTuple):
     fields: dict[str, Any]
 
 
-class TarStream:
+class TarStream(ImageSource):
     """Images in WebDataset tars on a disk or behind http(s), read from start to end, for ``StreamBatches``.
 
     A sample is an image with a ``.txt`` (its caption), a ``.cls`` (the number of its class) or a ``.json`` (an object
@@ -82,9 +83,7 @@ class TarStream:
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        check_format(size, channels)
-        if num_classes is not None and class_names is not None:
-            raise DataError("num_classes and class_names are both given; class_names alone says both")
+        check_options(size, channels, on_error, num_classes, class_names)
         self.tars = tar_names(tars)
         self.size = size
         self.channels = channels
@@ -96,16 +95,6 @@ class TarStream:
         self.reading = Damage(on_error)
         self.decoding = Damage(on_error)
         self._numbers = numbered(self.class_names)
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are; 0 if images have none."""
-        return len(self.class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)``."""
-        return self.channels, self.size, self.size
 
     def __len__(self) -> int:
         return len(self.tars)

@@ -182,6 +182,17 @@ class ImageTransformer(PixelModel):
         )
 
 
+def image_sizes(dataset: Any, model_channels: int) -> ImageModel:
+    """The sizes of a U-Net for images of files: three levels."""
+    return ImageModel(
+        dataset.image_shape,
+        dataset.class_names,
+        model_channels=model_channels,
+        channel_mult=(1, 2, 4),
+        attention_levels=(1, 2),
+    )
+
+
 def image_stages(
     dataset: Any,
     sizes: PixelModel,

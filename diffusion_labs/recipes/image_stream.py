@@ -4,7 +4,7 @@ from functools import partial
 from typing import Literal
 
 from diffusion_labs.data import StreamBatches, TarStream
-from diffusion_labs.recipes.image_diffusion import ImageModel, image_stages
+from diffusion_labs.recipes.image_diffusion import image_sizes, image_stages
 from diffusion_labs.recipes.stages import Stages
 
 
@@ -39,16 +39,9 @@ def image_stream(
         seed: of weights, noise and the order of the data.
     """
     stream = TarStream(tars, size, captions=False, num_classes=num_classes, channels=channels, on_error=on_error)
-    sizes = ImageModel(
-        stream.image_shape,
-        stream.class_names,
-        model_channels=model_channels,
-        channel_mult=(1, 2, 4),
-        attention_levels=(1, 2),
-    )
     return image_stages(
         stream,
-        sizes,
+        image_sizes(stream, model_channels),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffusion_labs.data import ImageFolder
-from diffusion_labs.recipes.image_diffusion import ImageModel, image_stages
+from diffusion_labs.recipes.image_diffusion import image_sizes, image_stages
 from diffusion_labs.recipes.stages import Stages
 
 
@@ -35,16 +35,9 @@ def images(
         seed: of weights, noise and the order of the data.
     """
     dataset = ImageFolder(data_dir, size, channels=channels, on_error=on_error)
-    sizes = ImageModel(
-        dataset.image_shape,
-        dataset.class_names,
-        model_channels=model_channels,
-        channel_mult=(1, 2, 4),
-        attention_levels=(1, 2),
-    )
     return image_stages(
         dataset,
-        sizes,
+        image_sizes(dataset, model_channels),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
