@@ -12,7 +12,8 @@ from diffusion_labs.cli.train import chosen_options
 from diffusion_labs.recipes.catalogue import RECIPES
 from diffusion_labs.recipes.planning import trace_recipe
 from diffusion_labs.training import CheckpointError, Plan, TracedUpdate
-from diffusion_labs.training.parallelism import by_size
+from diffusion_labs.training.options import CHECKPOINTING, Parallelism, RecomputedBlocks
+from diffusion_labs.training.parallelism import COPIES, by_size
 
 GIB = 2**30
 HELP = """usage: diffusion-labs plan RECIPE [OPTIONS]
@@ -36,7 +37,11 @@ class PlanOptions:
         world_size: number of devices, which share each batch.
         memory: of each of them, in GiB; leave some for what is not counted, as CUDA itself and its allocator.
         parallelism: how they share the model, as for train: "auto" goes by its size and the memory.
-        device: "cuda" computes in bfloat16 where autocast does, "cpu" in float32.
+        shards: as for train.
+        reshard: as for train.
+        checkpointing: as for train.
+        ema_sigma_rel: as for train, of power-function averages; none if not given.
+        device: "cuda" computes in bfloat16 where autocast does, and gathers weights so, "cpu" in float32.
         peak_tflops: of a device, in TFLOP/s, by its data sheet; for the time of an update.
         bandwidth_gb_s: what a device can send, while it receives as much, in GB/s; for the time of an update.
         efficiency: share of the peak that is reached; it stands for all that is no matrix product or convolution.
@@ -45,7 +50,11 @@ class PlanOptions:
 
     world_size: int = 1
     memory: float = 80.0
-    parallelism: Literal["auto", "ddp", "fsdp"] = "auto"
+    parallelism: Parallelism = "auto"
+    shards: int | None = None
+    reshard: bool = True
+    checkpointing: RecomputedBlocks | None = None
+    ema_sigma_rel: tuple[float, ...] = ()
     device: Literal["cuda", "cpu"] = "cuda"
     peak_tflops: float | None = None
     bandwidth_gb_s: float | None = None
@@ -55,6 +64,8 @@ class PlanOptions:
     def __post_init__(self) -> None:
         if self.world_size < 1:
             raise ValueError(f"world_size ({self.world_size}) must be at least 1")
+        if self.shards is not None and (self.shards < 1 or self.world_size % self.shards):
+            raise ValueError(f"shards ({self.shards}) must divide world_size ({self.world_size})")
         for name in ("memory", "peak_tflops", "bandwidth_gb_s", "efficiency"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -84,10 +95,13 @@ def plan(name: str, chosen: dict[str, Any]) -> bool:
     """Plan all stages of a recipe, with all options in one dict, print the plans, and return whether all fit."""
     try:
         options = PlanOptions(**{option.name: chosen.pop(option.name) for option in fields(PlanOptions)})
-        traced = trace_recipe(name, chosen, world_size=options.world_size, device=options.device)
+        recomputed = None if options.checkpointing is None else CHECKPOINTING[options.checkpointing]
+        traced = trace_recipe(
+            name, chosen, world_size=options.world_size, device=options.device, checkpointing=recomputed
+        )
     except (ValueError, OSError, CheckpointError) as error:
         raise UserError(str(error)) from error
-    plans = {stage: update.on(options.world_size, parallelism(update, options)) for stage, update in traced.items()}
+    plans = {stage: shared(update, options, parallelism(update, options)) for stage, update in traced.items()}
     if options.json:
         print(json.dumps({stage or name: as_data(plans[stage], options) for stage in plans}, indent=2))
     else:
@@ -99,7 +113,22 @@ def parallelism(update: TracedUpdate, options: PlanOptions) -> Literal["ddp", "f
     """The one that was asked for, or that ``train`` would choose."""
     if options.parallelism != "auto":
         return options.parallelism
-    return by_size(sum(part.bytes for part in update.parameters), options.memory * GIB)
+    if options.shards is not None:
+        return "fsdp"
+    weights = sum(part.bytes for part in update.parameters)
+    return by_size(weights, options.memory * GIB, copies=COPIES + len(options.ema_sigma_rel))
+
+
+def shared(update: TracedUpdate, options: PlanOptions, parallelism: Literal["ddp", "fsdp"]) -> Plan:
+    """The plan of an update on the devices of the options."""
+    return update.on(
+        options.world_size,
+        parallelism,
+        shards=options.shards,
+        reshard=options.reshard,
+        bfloat16=options.device == "cuda",
+        averages=1 + len(options.ema_sigma_rel),
+    )
 
 
 def fits(plan: Plan, options: PlanOptions) -> bool:
@@ -114,7 +143,9 @@ def as_data(plan: Plan, options: PlanOptions) -> dict[str, Any]:
 
 def report(title: str, update: TracedUpdate, plan: Plan, options: PlanOptions) -> str:
     """A plan as a table, and whether it fits."""
-    how = f"{plan.world_size} devices by {plan.parallelism}, each with" if plan.world_size > 1 else "one device, with"
+    parts = f" in {plan.shards} parts" if 1 < plan.shards < plan.world_size else ""
+    how = f"{plan.world_size} devices by {plan.parallelism}{parts}, each with"
+    how = how if plan.world_size > 1 else "one device, with"
     rows = {
         "parameters": plan.parameters,
         "optimizer": plan.optimizer,
@@ -148,7 +179,7 @@ def report(title: str, update: TracedUpdate, plan: Plan, options: PlanOptions) -
 
 def advice(update: TracedUpdate, plan: Plan, options: PlanOptions) -> str:
     """What to change for a plan that does not fit."""
-    sharded = update.on(plan.world_size, "fsdp")
+    sharded = shared(update, options, "fsdp")
     if plan.parallelism == "ddp" and fits(sharded, options):
         return f"With --parallelism fsdp it needs {sharded.memory / GIB:.3f} GiB, and fits"
     least = min(plan, sharded, key=lambda one: one.memory)
@@ -158,7 +189,7 @@ def advice(update: TracedUpdate, plan: Plan, options: PlanOptions) -> str:
         way = "" if least is plan else "--parallelism fsdp and "
         return (
             f"Try {way}about {samples} samples on a device instead of {plan.samples} (a smaller batch or more "
-            "devices), or recompute activations (checkpointing=True of the network)"
+            "devices), or recompute activations (--checkpointing full)"
         )
     return (
         f"Without activations it needs {(least.memory - least.activations) / GIB:.3f} GiB: take more devices with "

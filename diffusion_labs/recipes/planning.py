@@ -3,13 +3,19 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from diffusion_labs.checkpointing import Checkpointing, set_checkpointing
 from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.stages import Rehearsal
 from diffusion_labs.training import TracedUpdate, trace_update, unallocated
 
 
 def trace_recipe(
-    name: str, arguments: Mapping[str, Any], *, world_size: int, device: Literal["cuda", "cpu"] = "cuda"
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    world_size: int,
+    device: Literal["cuda", "cpu"] = "cuda",
+    checkpointing: Checkpointing | None = None,
 ) -> dict[str, TracedUpdate]:
     """An update of each stage that trains, by the stage's name, on weights without memory; see ``trace_update``.
 
@@ -20,15 +26,19 @@ def trace_recipe(
         arguments: of the recipe.
         world_size: number of devices, which share each batch.
         device: see ``trace_update``.
+        checkpointing: of all networks that are trained; as the recipe builds them if not given.
 
     Raises:
         DataError: if the devices cannot share a batch equally.
-        ValueError: for arguments that the recipe cannot use.
+        ValueError: for arguments that the recipe cannot use, or if a network cannot recompute its blocks.
     """
     rehearsal = Rehearsal()
     with unallocated():
         for stage in find_recipe(name)(**arguments).stages:
             stage.rehearse(rehearsal)
+    if checkpointing is not None:
+        for experiment in rehearsal.experiments.values():
+            set_checkpointing(experiment.objective, checkpointing)
     return {
         stage: trace_update(experiment, next(experiment.batches.shared(0, world_size)), device=device)
         for stage, experiment in rehearsal.experiments.items()

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.checkpointing import Checkpointing, keep_products, set_checkpointing
+from diffusion_labs.checkpointing import set_checkpointing
 from diffusion_labs.data.batches import Batch
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
@@ -28,7 +28,7 @@ from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapsh
 from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.heartbeat import Heartbeat
 from diffusion_labs.training.log import RunLog, SilentLog
-from diffusion_labs.training.options import OptionError, TrainOptions
+from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
 from diffusion_labs.training.parallelism import chosen, compile_blocks, gathered, gradients_kept, share, whole
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 from diffusion_labs.training.world import World, joined, local_device
@@ -176,9 +176,8 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
 def _prepared(state: TrainState, options: TrainOptions, world: World, device: torch.device) -> nn.Module:
     """The objective of a state, with checkpoints, compiled and shared as the options say."""
     if options.checkpointing is not None:
-        ways: dict[str, Checkpointing] = {"none": False, "selective": keep_products, "full": True}
         try:
-            set_checkpointing(state.objective, ways[options.checkpointing])
+            set_checkpointing(state.objective, CHECKPOINTING[options.checkpointing])
         except ValueError as error:
             raise OptionError(str(error)) from error
     sharing = chosen(options, state, world, device)

@@ -37,7 +37,9 @@ class Meter(TorchDispatchMode):
     Attributes:
         live: bytes of tensors that are alive now, without gradients.
         gradients: bytes of what ``keep_gradient`` was told of.
+        casts: of ``live``, the bytes of casts of what ``leave_out`` was told to look for.
         highest: the most that ``live`` was while the gradients had a size, by that size.
+        highest_uncast: the most that ``live - casts`` was, likewise.
         flops: of matrix products, convolutions and attention; a multiplication and an addition are two.
     """
 
@@ -45,14 +47,19 @@ class Meter(TorchDispatchMode):
         super().__init__()
         self.live = 0
         self.gradients = 0
+        self.casts = 0
         self.highest: dict[int, int] = {}
+        self.highest_uncast: dict[int, int] = {}
         self.flops = 0
         self._entries = WeakIdKeyDictionary()  # of storages: bytes, and whether they are a gradient's
+        self._watched = WeakIdKeyDictionary()  # storages whose casts are counted apart
 
-    def leave_out(self, tensors: Iterable[Tensor]) -> None:
-        """Do not count tensors, which are there before."""
+    def leave_out(self, tensors: Iterable[Tensor], *, watch_casts: bool = False) -> None:
+        """Do not count tensors, which are there before. Their casts to another dtype are, and apart, if watched."""
         for value in tensors:
             self._entries[value.untyped_storage()] = None
+            if watch_casts:
+                self._watched[value.untyped_storage()] = None
 
     def count(self, values: Any) -> None:
         """Count the tensors in nested data, if they are not known yet."""
@@ -72,6 +79,8 @@ class Meter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].untyped_storage() in self._watched:
+            self._count_cast(result.untyped_storage())
         self.count(result)
         if func.overloadpacket in FLOPS:
             self.flops += FLOPS[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
@@ -81,7 +90,19 @@ class Meter(TorchDispatchMode):
         entry = self._entries[storage] = [storage.nbytes(), False]
         weakref.finalize(storage, self._free, entry)
         self.live += entry[0]
-        self.highest[self.gradients] = max(self.live, self.highest.get(self.gradients, 0))
+        self._note_highest()
+
+    def _count_cast(self, storage: torch.UntypedStorage) -> None:
+        self.casts += storage.nbytes()
+        weakref.finalize(storage, self._free_cast, storage.nbytes())
+        self._add(storage)
+
+    def _note_highest(self) -> None:
+        for highest, bytes_now in ((self.highest, self.live), (self.highest_uncast, self.live - self.casts)):
+            highest[self.gradients] = max(bytes_now, highest.get(self.gradients, 0))
+
+    def _free_cast(self, size: int) -> None:
+        self.casts -= size
 
     def _free(self, entry: list[Any]) -> None:
         if entry[1]:

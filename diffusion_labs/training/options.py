@@ -1,13 +1,17 @@
 """How a run is carried out."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from diffusion_labs.checkpointing import Checkpointing, keep_products
 from diffusion_labs.training.device import Precision
 from diffusion_labs.training.power_profile import gamma_of
 
 Parallelism = Literal["auto", "ddp", "fsdp"]
+RecomputedBlocks = Literal["none", "selective", "full"]
+CHECKPOINTING: Mapping[RecomputedBlocks, Checkpointing] = {"none": False, "selective": keep_products, "full": True}
 
 
 class OptionError(ValueError):
@@ -53,7 +57,7 @@ class TrainOptions:
     shards: int | None = None
     reshard: bool = True
     precision: Precision = "auto"
-    checkpointing: Literal["none", "selective", "full"] | None = None
+    checkpointing: RecomputedBlocks | None = None
     compile: bool = False
     timeout: float = 30.0
     keep_every: int | None = None

@@ -25,6 +25,8 @@ def plan_update(
     world_size: int = 1,
     parallelism: Literal["ddp", "fsdp"] = "ddp",
     device: Literal["cuda", "cpu"] = "cuda",
+    shards: int | None = None,
+    reshard: bool = True,
 ) -> Plan:
     """What an update of an experiment needs on each of several devices; see ``trace_update``.
 
@@ -33,7 +35,9 @@ def plan_update(
         batch: of one pass on one device.
         world_size: number of devices.
         parallelism: see ``TrainOptions``.
-        device: see ``trace_update``.
+        device: see ``trace_update``; blocks gather their weights as it computes.
+        shards: see ``TrainOptions``.
+        reshard: see ``TrainOptions``.
 
     Example:
         >>> with unallocated():
@@ -41,7 +45,8 @@ def plan_update(
         >>> plan = plan_update(Experiment(...), {"x": torch.empty(32, 4, 32, 32)}, world_size=64, parallelism="fsdp")
         >>> plan.memory / 2**30
     """
-    return trace_update(experiment, batch, device=device).on(world_size, parallelism)
+    traced = trace_update(experiment, batch, device=device)
+    return traced.on(world_size, parallelism, shards=shards, reshard=reshard, bfloat16=device == "cuda")
 
 
 def trace_update(
@@ -73,6 +78,7 @@ def trace_update(
         moments = [value for value in moments if isinstance(value, Tensor)]
         buffers = [*objective.buffers(), *averaged.buffers()]
         meter.leave_out([*objective.parameters(), *averaged.parameters(), *moments, *buffers])
+        meter.leave_out((value for block in blocks_of(objective) for value in block.parameters()), watch_casts=True)
         calls = _follow_calls(objective)
         for parameter in objective.parameters():
             if parameter.requires_grad:
@@ -96,6 +102,7 @@ def trace_update(
         optimizer=_parts(moments),
         buffers=sum(value.nbytes for value in buffers),
         highest=meter.highest,
+        highest_uncast=meter.highest_uncast,
         blocks=blocks,
         root=root,
         flops=meter.flops * experiment.accumulate // passes,

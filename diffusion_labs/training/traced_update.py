@@ -1,8 +1,8 @@
 """What an update needs on each of several devices."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -16,13 +16,15 @@ class Plan:
         samples: of an update on this device.
         world_size: number of devices.
         parallelism: how they share the model.
+        shards: into how many parts it is cut; each of so many devices has one.
         parameters: weights.
         optimizer: what the optimizer remembers.
-        average: the averaged weights, where they are not the weights themselves.
+        average: all averaged weights, where they are not the weights themselves.
         buffers: of the objective and of the averaged model.
         gradients: as many as there are at that moment.
-        exchange: what sharing takes at the most: for FSDP2 the gathered weights of a block and of the next, the
-            gradients of the block, and those of the one before, which are sent; for DDP a copy of all gradients.
+        exchange: what sharing takes at the most: for FSDP2 the gathered weights of a block and of the next, or of all
+            if they are kept, the gradients of the block, and those of the one before, which are sent; for DDP a copy of
+            all gradients.
         activations: all else, that is what the backward pass needs and temporary results.
         flops: of forward and backward passes: those of matrix products, convolutions and attention, where a
             multiplication and an addition are two.
@@ -32,6 +34,7 @@ class Plan:
     samples: int
     world_size: int
     parallelism: str
+    shards: int
     parameters: int
     optimizer: int
     average: int
@@ -103,6 +106,14 @@ class Block:
         """The bytes of all parts of the parameters."""
         return count * _shares(self.parameters, count)
 
+    def in_bfloat16(self) -> "Block":
+        """The block with weights that travel as half of their bytes, and gradients that do not."""
+        return replace(self, parameters=[replace(part, bytes=part.bytes // 2) for part in self.parameters])
+
+    def once(self) -> "Block":
+        """The block, not gathered again for its backward pass."""
+        return replace(self, gathers=min(self.gathers, 1))
+
     def reduced(self, count: int) -> int:
         """The bytes of all parts of the gradients."""
         return count * _shares(self.trained, count)
@@ -121,6 +132,7 @@ class TracedUpdate:
         optimizer: what the optimizer remembers.
         buffers: bytes.
         highest: the most bytes of activations, by the bytes of gradients that were there.
+        highest_uncast: as ``highest``, without casts of the parameters of blocks.
         blocks: those that were called, in their order.
         root: the parameters of no block.
         flops: see ``Plan``.
@@ -134,34 +146,63 @@ class TracedUpdate:
     optimizer: Sequence[Part]
     buffers: int
     highest: Mapping[int, int]
+    highest_uncast: Mapping[int, int]
     blocks: Sequence[Block]
     root: Block
     flops: int
 
-    def on(self, world_size: int, parallelism: Literal["ddp", "fsdp"]) -> Plan:
-        """The plan of one of several devices that make the update together, each of as many samples as this one."""
-        n = world_size
-        sharded = parallelism == "fsdp" and n > 1
-        parts = n if sharded else 1
-        gradients = sum(part.bytes for block in (*self.blocks, self.root) for part in block.trained)
-        reduced = sum(block.reduced(n) for block in (*self.blocks, self.root))
+    def on(
+        self,
+        world_size: int,
+        parallelism: Literal["ddp", "fsdp"],
+        *,
+        shards: int | None = None,
+        reshard: bool = True,
+        bfloat16: bool = False,
+        averages: int = 1,
+    ) -> Plan:
+        """The plan of one of several devices that make the update together, each of as many samples as this one.
+
+        Args:
+            world_size: number of devices.
+            parallelism: see ``TrainOptions``.
+            shards: see ``TrainOptions``.
+            reshard: see ``TrainOptions``.
+            bfloat16: whether blocks gather their weights in bfloat16.
+            averages: of the weights, each a copy.
+
+        Raises:
+            ValueError: if the devices cannot be divided into groups of ``shards``.
+        """
+        sharded = parallelism == "fsdp" and world_size > 1
+        parts = (shards or world_size) if sharded else 1
+        if world_size % parts:
+            raise ValueError(f"shards ({parts}) must divide world_size ({world_size})")
+        copies = world_size // parts
+        blocks = [block.in_bfloat16() for block in self.blocks] if bfloat16 else list(self.blocks)
+        blocks = blocks if reshard else [block.once() for block in blocks]
+
+        gradients = sum(part.bytes for block in (*blocks, self.root) for part in block.trained)
+        reduced = sum(block.reduced(parts) for block in (*blocks, self.root))
+        sent = 2 * (reduced // parts) * (copies - 1) // copies
         if sharded:
-            gathered = sum(block.gathers * block.gathered(n) for block in (*self.blocks, self.root))
-            exchange = self._fullest_exchange(n)
-            sent = (self.accumulate * gathered + reduced) * (n - 1) // n
+            gathered = sum(block.gathers * block.gathered(parts) for block in (*blocks, self.root))
+            exchange = self._fullest_exchange(blocks, parts, reshard)
+            sent += (self.accumulate * gathered + reduced) * (parts - 1) // parts
         else:
-            exchange = gradients if n > 1 else 0
-            sent = 2 * gradients * (n - 1) // n
+            exchange = gradients if copies > 1 else 0
         kept_whole = not sharded or self.accumulate > 1  # gradients are reduced after the last pass
-        share = 1.0 if kept_whole else reduced / n / max(1, gradients)
-        _, held, activations = max((live + share * size, size, live) for size, live in self.highest.items())
+        share = 1.0 if kept_whole else reduced / parts / max(1, gradients)
+        highest = self.highest_uncast if sharded and bfloat16 else self.highest  # gathered as they are used
+        _, held, activations = max((live + share * size, size, live) for size, live in highest.items())
         return Plan(
             samples=self.samples,
-            world_size=n,
+            world_size=world_size,
             parallelism=parallelism,
+            shards=parts,
             parameters=_shares(self.parameters, parts),
             optimizer=_shares(self.optimizer, parts),
-            average=_shares([*self.own_average, *(self.frozen if sharded else ())], parts),
+            average=averages * _shares(self.own_average, parts) + (_shares(self.frozen, parts) if sharded else 0),
             buffers=self.buffers,
             gradients=round(share * held),
             exchange=exchange,
@@ -170,18 +211,20 @@ class TracedUpdate:
             sent=sent,
         )
 
-    def _fullest_exchange(self, n: int) -> int:
+    def _fullest_exchange(self, blocks: Sequence[Block], parts: int, reshard: bool) -> int:
         """FSDP2 in the backward pass: a block and the next gathered, its gradients, and those before, which are sent.
 
-        What is in no block stays gathered, and so do its gradients.
+        Without ``reshard`` all blocks are still gathered before the one whose gradients are made. What is in no block
+        stays gathered, and so do its gradients.
         """
         nothing = Block([], [], 0)
-        backwards = [nothing, *reversed(self.blocks), nothing]
-        moments = (
-            this.gathered(n) + following.gathered(n) + this.reduced(n) + before.reduced(n)
-            for (before, this), (_, following) in pairwise(pairwise(backwards))
-        )
-        return self.root.gathered(n) + self.root.reduced(n) + max(moments, default=0)
+        backwards = [nothing, *reversed(blocks), nothing]
+        kept = [*accumulate(block.gathered(parts) for block in blocks)][::-1]  # of all, of all but the last, ...
+        moments = []
+        for i, ((before, this), (_, following)) in enumerate(pairwise(pairwise(backwards))):
+            held = this.gathered(parts) + following.gathered(parts) if reshard else kept[i]
+            moments.append(held + this.reduced(parts) + before.reduced(parts))
+        return self.root.gathered(parts) + self.root.reduced(parts) + max(moments, default=0)
 
 
 def _shares(parts: Iterable[Part], count: int) -> int:
