@@ -10,6 +10,7 @@ COMMANDS = {
     "plan": "tell, without the hardware, whether a recipe's training fits, and how long it takes",
     "encode": "write the latents of a recipe's data to disk, once",
     "sample": "draw pictures from a run",
+    "evaluate": "measure samples beside real images",
     "convert": "write a model in another format",
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }

@@ -4,33 +4,51 @@ from diffusion_labs.metrics.classifier import (
     ImageClassifier,
     accuracy,
     extract_features,
+    log_probabilities,
     predict_classes,
     train_classifier,
 )
 from diffusion_labs.metrics.diversity import within_class_distance
+from diffusion_labs.metrics.evaluation import Evaluation, Measured, evaluate
+from diffusion_labs.metrics.extractors import (
+    ClassifierFeatures,
+    FeatureExtractor,
+    TorchScriptFeatures,
+    TransformersFeatures,
+)
 from diffusion_labs.metrics.frechet import FeatureStatistics, frechet_distance
 from diffusion_labs.metrics.inception_score import inception_score
-from diffusion_labs.metrics.interval import Interval, jackknife
+from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all
 from diffusion_labs.metrics.kernel_distance import kernel_distance
 from diffusion_labs.metrics.likelihood import HutchinsonTrace, bits_per_dimension, exact_trace, log_likelihood
-from diffusion_labs.metrics.neighbours import Nearest, NeighbourMeasures, nearest, neighbour_measures
+from diffusion_labs.metrics.neighbours import Nearest, NeighbourMeasures, copied_share, nearest, neighbour_measures
 
 __all__ = [
+    "ClassifierFeatures",
+    "Evaluation",
+    "FeatureExtractor",
     "FeatureStatistics",
     "HutchinsonTrace",
     "ImageClassifier",
     "Interval",
+    "Measured",
     "Nearest",
     "NeighbourMeasures",
+    "TorchScriptFeatures",
+    "TransformersFeatures",
     "accuracy",
     "bits_per_dimension",
+    "copied_share",
+    "evaluate",
     "exact_trace",
     "extract_features",
     "frechet_distance",
     "inception_score",
     "jackknife",
+    "jackknife_all",
     "kernel_distance",
     "log_likelihood",
+    "log_probabilities",
     "nearest",
     "neighbour_measures",
     "predict_classes",

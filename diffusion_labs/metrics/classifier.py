@@ -162,6 +162,14 @@ def predict_classes(classifier: ImageClassifier, images: Tensor, *, batch_size: 
     return _in_batches(classifier, classifier, images, batch_size).argmax(1)
 
 
+@torch.no_grad()
+def log_probabilities(
+    classifier: ImageClassifier, images: Tensor, *, batch_size: int = 512
+) -> Float[Tensor, "n num_classes"]:
+    """Log-probabilities of the classes of images (uint8, or float in [-1, 1]), in eval mode, on the CPU."""
+    return _in_batches(classifier, classifier, images, batch_size).log_softmax(1)
+
+
 def accuracy(classifier: ImageClassifier, images: Tensor, labels: Tensor, *, batch_size: int = 512) -> float:
     """The share of images (uint8, or float in [-1, 1]) that the classifier takes for their label.
 

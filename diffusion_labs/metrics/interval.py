@@ -48,6 +48,17 @@ def jackknife(
     Raises:
         ValueError: if the level is not in (0, 1), or a set has fewer rows than there are groups.
     """
+    return jackknife_all(lambda *sets: [measure(*sets)], *data, level=level, groups=groups, generator=generator)[0]
+
+
+def jackknife_all(
+    measure: Callable[..., Sequence[float]],
+    *data: Sequence[Tensor] | Tensor,
+    level: float = 0.95,
+    groups: int = 10,
+    generator: torch.Generator | None = None,
+) -> list[Interval]:
+    """``jackknife`` of several figures that are measured together."""
     if not 0 < level < 1:
         raise ValueError(f"level ({level}) must be in (0, 1)")
     sets = [(part,) if isinstance(part, Tensor) else tuple(part) for part in data]
@@ -55,16 +66,18 @@ def jackknife(
     if not 2 <= groups <= fewest:
         raise ValueError(f"groups ({groups}) must be at least 2 and at most the {fewest} rows of the smallest set")
 
-    def taken(parts: Sequence[tuple[Tensor, ...]]) -> float:
-        return measure(*(part[0] if len(part) == 1 else part for part in parts))
+    def taken(parts: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        values = measure(*(part[0] if len(part) == 1 else part for part in parts))
+        return torch.tensor(list(values), dtype=torch.float64)
 
-    value, variance = taken(sets), 0.0
+    value = taken(sets)
+    variance = torch.zeros_like(value)
     for i, part in enumerate(sets):
         order = torch.randperm(len(part[0]), generator=generator)
-        values = []
+        without = []
         for left_out in order.tensor_split(groups):
             kept = torch.ones(len(order), dtype=torch.bool).index_fill_(0, left_out, False)
-            values.append(taken([*sets[:i], tuple(column[kept] for column in part), *sets[i + 1 :]]))
-        variance += (groups - 1) ** 2 / groups * torch.tensor(values, dtype=torch.float64).var().item()
-    reach = NormalDist().inv_cdf((1 + level) / 2) * variance**0.5
-    return Interval(value, value - reach, value + reach)
+            without.append(taken([*sets[:i], tuple(column[kept] for column in part), *sets[i + 1 :]]))
+        variance += (groups - 1) ** 2 / groups * torch.stack(without).var(0)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * variance.sqrt()
+    return [Interval(*row) for row in torch.stack([value, value - reach, value + reach], 1).tolist()]

@@ -78,15 +78,6 @@ class Nearest(NamedTuple):
     distances: Tensor
     ratios: Tensor
 
-    def copied(self, threshold: float = 1 / 3) -> float:
-        """The share of samples that are much nearer to one training image than to all others.
-
-        That is, whose ratio is below the threshold: a sample that is new is about as far from several. The
-        threshold is that of "On Memorization in Diffusion Models" (arXiv 2310.02664). Images that the data have twice
-        are not found: remove duplicates before.
-        """
-        return (self.ratios < threshold).double().mean().item()
-
 
 def nearest(samples: Tensor, training: Tensor, *, chunk: int = 256) -> Nearest:
     """The nearest training image of each sample, by pixels or features.
@@ -110,6 +101,19 @@ def nearest(samples: Tensor, training: Tensor, *, chunk: int = 256) -> Nearest:
     distance = torch.cat([values for values, _ in found])
     ratio = torch.where(distance[:, 1] > 0, distance[:, 0] / distance[:, 1], 1.0)
     return Nearest(torch.cat([index[:, 0] for _, index in found]), distance[:, 0], ratio)
+
+
+def copied_share(ratios: Tensor, *, threshold: float = 1 / 3) -> float:
+    """The share of samples that are much nearer to one training image than to all others.
+
+    A sample that is new is about as far from several. The threshold is that of "On Memorization in Diffusion Models"
+    (arXiv 2310.02664). Images that the data have twice are not found: remove duplicates before.
+
+    Args:
+        ratios: those of ``nearest``.
+        threshold: samples whose ratio is below are copies.
+    """
+    return (ratios < threshold).double().mean().item()
 
 
 def _radii(x: Tensor, neighbours: int, chunk: int) -> Tensor:

@@ -15,8 +15,7 @@ from PIL import Image
 
 from diffusion_labs import from_pretrained, post_hoc_ema
 from diffusion_labs.cli import main
-
-SMALL = ["--steps", "6", "--batch-size", "8", "--log-every", "2"]
+from tests.cli.conftest import SMALL
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, code: int | None = None) -> str:
@@ -29,13 +28,6 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, code: int | None = None
         assert stop.value.code == code
     printed = capsys.readouterr()
     return printed.out + printed.err
-
-
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "digits"
-    main(["train", "digits", *SMALL, "--ema-snapshot-every", "3", "--run-dir", str(folder)])
-    return folder
 
 
 def write_idx(folder: Path, count: int = 40) -> Path:

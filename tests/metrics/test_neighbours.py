@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion_labs.metrics import nearest, neighbour_measures
+from diffusion_labs.metrics import copied_share, nearest, neighbour_measures
 
 
 def by_definition(real, samples, k):
@@ -59,7 +59,7 @@ def test_copies_are_found_and_new_samples_are_not():
     new = torch.rand(40, 1, 6, 6)
     found = nearest(torch.cat([copied, new]), training, chunk=5)
     assert found.indices[:2].tolist() == [7, 250]
-    assert found.copied() == pytest.approx(2 / 42)
+    assert copied_share(found.ratios) == pytest.approx(2 / 42)
     exact = ((new[0] - training).flatten(1)).double().norm(dim=1)
     assert found.distances[2] == pytest.approx(exact.min().item())
     assert found.indices[2] == exact.argmin()

@@ -1,0 +1,119 @@
+"""All measures of images at once, beside what real images reach."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_labs.metrics.extractors import FeatureExtractor, to_bytes
+from diffusion_labs.metrics.frechet import frechet_distance
+from diffusion_labs.metrics.inception_score import inception_score
+from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all
+from diffusion_labs.metrics.kernel_distance import kernel_distance
+from diffusion_labs.metrics.neighbours import NeighbourMeasures, copied_share, nearest, neighbour_measures
+
+GROUPS = 10  # of the jackknife
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of samples.
+
+    Attributes:
+        samples: that of the samples.
+        real: that of as many other real images: what a perfect model reaches.
+    """
+
+    samples: Interval
+    real: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of some samples.
+
+    Attributes:
+        measures: by name.
+        count: how many samples, and how many real images, each was measured with.
+        extractor: what features they are of.
+        level: of the confidence intervals.
+    """
+
+    measures: dict[str, Measured]
+    count: int
+    extractor: str
+    level: float
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        measures = {
+            name: {**measured.samples._asdict(), "real": measured.real} for name, measured in self.measures.items()
+        }
+        return {"measures": measures, "count": self.count, "extractor": self.extractor, "level": self.level}
+
+
+def evaluate(
+    samples: Tensor,
+    real: Tensor,
+    extractor: FeatureExtractor,
+    *,
+    neighbours: int = 5,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Evaluation:
+    """Compare samples with one half of the real images, and as many of the other half with it, too.
+
+    All measures are of as many samples as real images, since most depend on their number: n is that of the samples, or
+    half of the real images if those are fewer. The measures are ``frechet_distance``, ``kernel_distance``,
+    ``precision``, ``recall``, ``density`` and ``coverage`` of the features, ``inception_score`` where the extractor has
+    classes, and ``copied``, the share of samples that are copies of one of all real images, by pixels. Where the
+    interval holds the value of the other real images, the samples are as good as can be told from so many.
+
+    Args:
+        samples: ``[n, c, h, w]``, uint8, or float in [-1, 1].
+        real: like them, of the data that the model was trained on.
+        extractor: of the features.
+        neighbours: see ``neighbour_measures``.
+        level: of the confidence intervals, see ``jackknife``.
+        seed: of the halves and the groups of the jackknife.
+
+    Raises:
+        ValueError: if shapes differ, or there are too few images.
+    """
+    if samples.ndim != 4 or samples.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"samples {list(samples.shape)} and real images {list(real.shape)} must be [n, c, h, w] of one size"
+        )
+    count = min(len(samples), len(real) // 2)
+    least = max(GROUPS, neighbours + 3)
+    if count < least:
+        raise ValueError(
+            f"{len(samples)} samples and {len(real)} real images are too few; give at least {least} samples and twice "
+            "as many real images"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(real), generator=generator)
+    samples, real = to_bytes(samples), to_bytes(real)
+    half, other, samples = real[order[:count]], real[order[count : 2 * count]], samples[:count]
+    reference, like_samples, found = (extractor.features(images) for images in (half, other, samples))
+    interval = partial(jackknife, level=level, groups=GROUPS, generator=generator)
+
+    def against(measure: Callable[[Tensor, Tensor], float]) -> Measured:
+        return Measured(interval(measure, reference, found), measure(reference, like_samples))
+
+    measures = {"frechet_distance": against(frechet_distance), "kernel_distance": against(kernel_distance)}
+    by_neighbours = partial(neighbour_measures, neighbours=neighbours)
+    of_samples = jackknife_all(by_neighbours, reference, found, level=level, groups=GROUPS, generator=generator)
+    of_real = by_neighbours(reference, like_samples)
+    for name, of_sample, of_other in zip(NeighbourMeasures._fields, of_samples, of_real, strict=True):
+        measures[name] = Measured(of_sample, of_other)
+    log_p, real_log_p = extractor.log_probabilities(samples), extractor.log_probabilities(other)
+    if log_p is not None and real_log_p is not None:
+        measures["inception_score"] = Measured(interval(inception_score, log_p), inception_score(real_log_p))
+    others = torch.cat([real[order[:count]], real[order[2 * count :]]])
+    ratios, real_ratios = nearest(samples, real).ratios, nearest(other, others).ratios
+    measures["copied"] = Measured(interval(copied_share, ratios), copied_share(real_ratios))
+    return Evaluation(measures, count, extractor.name, level)
