@@ -18,12 +18,12 @@ def dalle2_emoji(
     data_dir: Path,
     clip_steps: int = 800,
     prior_steps: int = 2500,
-    decoder_steps: int = 3000,
-    upsampler_steps: int = 1200,
+    decoder_steps: int = 3500,
+    upsampler_steps: int = 2500,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     size: int = 64,
-    decoder_size: int = 32,
+    decoder_size: int = 16,
     count: int | None = None,
     ema_decay: float = 0.998,
     seed: int = 0,
@@ -67,10 +67,10 @@ def emoji_stages(
     Args:
         dataset: the images.
         kind: of the sizes of what is trained.
-        decoder_size: height and width of the decoder's images, half of those of the data if not given.
+        decoder_size: height and width of the decoder's images, a quarter of those of the data if not given.
         **how: see ``dalle2_stages``.
     """
-    sizes = emoji_sizes(dataset, decoder_size or dataset.image_shape[1] // 2)
+    sizes = emoji_sizes(dataset, decoder_size or dataset.image_shape[1] // 4)
     return dalle2_stages(
         dataset,
         sizes if kind is DALLE2Model else part_of(sizes, kind),
@@ -95,4 +95,5 @@ def emoji_sizes(dataset: TarImages, decoder_size: int) -> DALLE2Model:
         decoder_patch=max(1, decoder_size // 8),
         decoder_channels=96,
         decoder_blocks=2,
+        upsampler_channels=64,
     )

@@ -11,11 +11,11 @@ from diffusion_labs.recipes.stages import Stages
 def dalle2_emoji_decoder(
     data_dir: Path,
     clip_steps: int = 800,
-    steps: int = 3000,
+    steps: int = 3500,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     size: int = 64,
-    decoder_size: int = 32,
+    decoder_size: int = 16,
     count: int | None = None,
     ema_decay: float = 0.998,
     seed: int = 0,

@@ -10,11 +10,11 @@ from diffusion_labs.recipes.stages import Stages
 
 def dalle2_emoji_upsampler(
     data_dir: Path,
-    steps: int = 1200,
+    steps: int = 2500,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     size: int = 64,
-    decoder_size: int = 32,
+    decoder_size: int = 16,
     count: int | None = None,
     ema_decay: float = 0.998,
     seed: int = 0,

@@ -192,20 +192,22 @@ class DecoderModel(CLIPModel, SmallImages):
 
 @dataclass(frozen=True)
 class UpsamplerModel(SmallImages):
-    """The sizes of an upsampler, from small images to large ones. Its U-Net works on patches as large as a small pixel.
+    """The sizes of an upsampler, from small images to large ones.
 
     Attributes:
+        upsampler_patch: pixels a side of the patches that its U-Net works on, see ``Patchify``.
         upsampler_channels: width of the U-Net, see ``adm_unet``, as for all that follows.
         upsampler_mult: widths of its levels.
         upsampler_blocks: residual blocks of a level.
     """
 
+    upsampler_patch: int = field(default=2, kw_only=True)
     upsampler_channels: int = field(default=32, kw_only=True)
     upsampler_mult: Sequence[float] = field(default=(1, 2), kw_only=True)
     upsampler_blocks: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.check_multiple(self.crop_size, self.upsampling * 2 ** (len(self.upsampler_mult) - 1))
+        self.check_multiple(self.crop_size, self.upsampler_patch * 2 ** (len(self.upsampler_mult) - 1))
 
     @property
     def crop_size(self) -> int:
@@ -218,13 +220,13 @@ class UpsamplerModel(SmallImages):
     def build_upsampler(self) -> DDIMSampler:
         """The upsampler with random weights: no attention, v, 27 steps."""
         network = adm_unet(
-            **self.pixels(2, self.upsampling),
+            **self.pixels(2, self.upsampler_patch),
             model_channels=self.upsampler_channels,
             channel_mult=self.upsampler_mult,
             num_res_blocks=self.upsampler_blocks,
             middle_attention=False,
         )
-        return dalle2_upsampler_256(Patchify(network, self.upsampling), predictor=VPredictor)
+        return dalle2_upsampler_256(Patchify(network, self.upsampler_patch), predictor=VPredictor)
 
     def build(self) -> nn.Module:
         """The model with random weights."""
