@@ -182,7 +182,7 @@ def page(figures: dict[str, Any]) -> str:
             "# Overhead of a sampler, microseconds per step\n",
             "<!-- Made by `python -m benchmarks sampler_overhead --out docs`; do not edit. -->\n",
             *(__doc__ or "").splitlines()[2:],
-            f"\n`{RULER}` took {figures['ruler']:.1f} us, on {figures['machine']}. In brackets: the set-up of a call.\n",
+            f"\n`{RULER}` took {figures['ruler']:.1f} us on {figures['machine']}. In brackets: the set-up of a call.\n",
             f"| | {' | '.join(f'{library} {versions[library]}' for library in (ours, *others))} |",
             "| --- " * (2 + len(others)) + "|",
             *rows,

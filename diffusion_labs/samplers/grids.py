@@ -20,8 +20,10 @@ LEAST_LOG_SNR = -2 * math.log(80)  # sigma / alpha = 80, EDM's largest noise
 
 
 @constant
-def grid_times(schedule: Schedule, grid: Grid, eval_steps: int | None, start: float | None) -> Tensor:
+def grid_times(schedule: Schedule, grid: Grid, grid_id: int, eval_steps: int | None, start: float | None) -> Tensor:
     """The times of a sampler's calls, from ``start`` or the last time; every step if ``eval_steps`` is ``None``.
+
+    ``grid_id`` is ``id(grid)``: by themselves, two functions with the same code are one to ``torch.compile``.
 
     Raises:
         ValueError: if the grid is not strictly decreasing within the schedule, or ``start`` is not in it.

@@ -1,7 +1,6 @@
 """The loop from noise to data that every sampler shares."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple, TypedDict
 
@@ -31,6 +30,7 @@ class Estimate(NamedTuple):
 
 Denoise = Callable[[Tensor, NoiseLevel], Estimate]
 NoiseSource = Callable[[Tensor, NoiseLevel | None, NoiseLevel | None], Tensor]
+Way = tuple[NoiseLevel, NoiseLevel | None]  # from and to; to clean data if None
 Noise = Callable[..., Tensor]  # noise(t, s): of the way from t to s; noise(): for any other use
 
 
@@ -179,14 +179,12 @@ class Sampler(nn.Module):
         levels = self.schedule.levels(times)
         denoise = self.denoiser(conditional_inputs, levels, times[:, None].expand(-1, len(x)).unbind())
         past = None
-        with self._progress(len(levels)) as advance:
-            for t, s in pairwise(levels):
+        for t, s in self._shown([*pairwise(levels), (levels[-1], None)]):
+            if s is None:
+                x = self.last_step(x, t, past, denoise)
+            else:
                 step = self.step_to_last if s is levels[-1] else self.step
                 x, past = step(x, t, s, past, denoise, noise)
-                advance()
-                yield x
-            x = self.last_step(x, levels[-1], past, denoise)
-            advance()
             yield x
 
     def step_to_last(
@@ -231,15 +229,13 @@ class Sampler(nn.Module):
 
     def times(self, start: float | None = None) -> Tensor:
         """The times of the calls of the model, strictly decreasing, from ``start`` or the last time."""
-        return grid_times(self.schedule, self.grid, self.eval_steps, start)
+        return grid_times(self.schedule, self.grid, id(self.grid), self.eval_steps, start)
 
-    @contextmanager
-    def _progress(self, steps: int) -> Iterator[Callable[[], object]]:
-        """A function to call after each step; it does nothing without a bar, and in a graph."""
+    def _shown(self, steps: list[Way]) -> Iterable[Way]:
+        """The steps, with a bar that moves as they are taken; a graph has none."""
         if not self.progress_bar or torch.compiler.is_compiling():
-            yield lambda: None
-            return
+            return steps
         from tqdm.auto import tqdm  # not needed to import the library
 
-        with tqdm(total=steps, desc=type(self).__name__, leave=False) as bar:
-            yield bar.update
+        shown: Iterable[Way] = tqdm(steps, desc=type(self).__name__, leave=False)
+        return shown

@@ -74,6 +74,17 @@ def test_sample_writes_the_picture_of_a_seed(digits_run: Path, tmp_path: Path, c
     assert max(abs(a - b) for a, b in zip(first_two.tobytes(), pictures[2].tobytes(), strict=True)) <= 1
 
 
+@pytest.mark.slow
+def test_sample_compiles_the_model_and_says_how_long_it_took(digits_run: Path, tmp_path: Path, capsys) -> None:
+    pictures = []
+    for options in ([], ["--compile"]):
+        path = tmp_path / f"{len(options)}.png"
+        printed = run(capsys, "sample", str(digits_run), "--count", "4", "--steps", "3", "--out", str(path), *options)
+        assert ("compiled in" in printed) == bool(options)
+        pictures.append(Image.open(path).convert("RGB").tobytes())
+    assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) <= 1
+
+
 def test_sample_has_a_place_of_its_own_and_all_classes(digits_run: Path, capsys) -> None:
     printed = run(capsys, "sample", str(digits_run), "--steps", "1", "--count", "20")
     assert str(digits_run / "samples" / "all-seed-0.png") in printed
