@@ -11,6 +11,7 @@ BENCHMARKS = {
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",
     "plan_memory": "memory of real updates beside that which `diffusion-labs plan` tells, and its gates",
+    "sampler_overhead": "microseconds of each step of a sampler beside its network, ours and other libraries'",
     "solver_report": "error against calls for every solver, beside other libraries': docs/solvers.md",
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import hypothesis
 import jaxtyping
@@ -27,7 +28,15 @@ class EagerShapeChecks(type(jaxtyping.config)):
         self.disabled = value
 
 
+def eager_jaxtyped(*args: Any, jaxtyped: Any = jaxtyping.jaxtyped, **options: Any) -> Any:
+    """jaxtyping's decorator; for a function that is defined within another while that is traced, none."""
+    if torch.compiler.is_compiling():
+        return args[0] if args else lambda function: function
+    return jaxtyped(*args, **options)
+
+
 # Before the first import of the package: its annotations become run-time checks.
+jaxtyping.jaxtyped = eager_jaxtyped
 jaxtyping.config.disabled = vars(jaxtyping.config).pop("jaxtyping_disable")
 jaxtyping.config.__class__ = EagerShapeChecks
 jaxtyping.install_import_hook("diffusion_labs", "tests.type_checker.check")

@@ -2,7 +2,10 @@
 
 import math
 import re
+import sys
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +36,7 @@ def sample(
     sigma_rel: float | None = None,
     out: Path | None = None,
     device: str = "cpu",
+    compile: bool = False,
 ) -> None:
     """Draw pictures from a run, with the averaged weights of its newest checkpoint.
 
@@ -49,6 +53,8 @@ def sample(
             --ema-snapshot-every).
         out: file to write; in the run's folder if none is given.
         device: where to compute.
+        compile: compile the model first, for many pictures or steps; the next command has it from a cache. On a CPU
+            this needs a C++ compiler.
     """
     for name, value in (("count", count), ("steps", steps)):
         if value < 1:
@@ -63,15 +69,14 @@ def sample(
         model, sizes = load_run(run_dir, device, sigma_rel=sigma_rel)
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
-        images = draw(
-            model,
-            sizes,
-            wanted(sizes, class_name, prompt, count),
-            seed=seed,
-            guidance_scale=guidance_scale,
-            steps=steps,
-            progress_bar=True,
-        )
+        what = wanted(sizes, class_name, prompt, count)
+        drawing = partial(draw, model, sizes, what, seed=seed, guidance_scale=guidance_scale)
+        if compile:
+            began = time.monotonic()
+            sizes.sampler(model).model.compile(fullgraph=True)
+            drawing(steps=1)
+            print(f"compiled in {time.monotonic() - began:.0f} s", file=sys.stderr)
+        images = drawing(steps=steps, progress_bar=True)
         columns = min(count, len(sizes.class_names) if class_name is None and sizes.class_names else 8)
         save_image(path, image_grid(images, columns=columns), scale=max(1, 64 // sizes.image_shape[1]))
     except (CheckpointError, ValueError, OSError) as error:

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from diffusion_labs.schedules.noise_level import Coefficient, NoiseLevel
+from diffusion_labs.schedules.noise_level import Coefficient, NoiseLevel, weighted_sum
 from diffusion_labs.schedules.schedule import Schedule
 
 Clamp = Callable[[Tensor], Tensor]
+PRECISE = (torch.float32, torch.float64)
 
 
 class Denoised(NamedTuple):
@@ -90,25 +91,25 @@ class Predictor(nn.Module):
 
     def denoise_at(self, prediction: Tensor, xt: Tensor, level: NoiseLevel) -> Denoised:
         """``denoise`` at a noise level that is already known, as samplers do."""
-        alpha, sigma = level.alpha, level.sigma
-        a, _ = self.coefficients(alpha, sigma)
-        det = self.det(level)
+        _, alpha, sigma, _ = level
+        a, b = self.coefficients(alpha, sigma)
+        det = alpha * b - sigma * a
 
         # Half precision cannot hold 1 / alpha near pure noise
         dtype, xt, prediction = xt.dtype, at_least_float32(xt), at_least_float32(prediction)
-        x0 = self.unclamped_x0(prediction, xt, level)
+        x0 = weighted_sum(b / det, xt, -sigma / det, prediction)
         if self.clamp is None:
-            eps = (alpha / det) * prediction - (a / det) * xt
+            eps = weighted_sum(alpha / det, prediction, -a / det, xt)
         else:
             x0 = self.clamp(x0)
-            eps = (xt - alpha * x0) / sigma
-        return Denoised(x0.to(dtype), eps.to(dtype))
+            eps = weighted_sum(1.0, xt, -alpha, x0) / sigma
+        return Denoised(in_dtype(x0, dtype), in_dtype(eps, dtype))
 
     def unclamped_x0(self, prediction: Tensor, xt: Tensor, level: NoiseLevel) -> Tensor:
         """The clean data that a prediction and x_t contain, before the clamp: ``(b * xt - sigma * y) / det``."""
         _, b = self.coefficients(level.alpha, level.sigma)
         det = self.det(level)
-        return (b / det) * at_least_float32(xt) - (level.sigma / det) * at_least_float32(prediction)
+        return weighted_sum(b / det, at_least_float32(xt), -level.sigma / det, at_least_float32(prediction))
 
     def prediction_of(
         self, x0: Float[Tensor, "b *d"], xt: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
@@ -170,4 +171,9 @@ class Predictor(nn.Module):
 
 def at_least_float32(x: Tensor) -> Tensor:
     """``x`` in float32, or in float64 if it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in PRECISE else x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def in_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)``, without the cost of that call where it changes nothing."""
+    return x if x.dtype == dtype else x.to(dtype)

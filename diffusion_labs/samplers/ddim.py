@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
-from diffusion_labs.schedules.noise_level import NoiseLevel, remaining
+from diffusion_labs.schedules.noise_level import NoiseLevel, remaining, weighted_sum
 from diffusion_labs.schedules.schedule import Schedule
 
 
@@ -44,7 +44,8 @@ class DDIMSampler(Sampler):
         """See the class."""
         x0, eps, _ = denoise(xt, t)
         if self.eta == 0:
-            return s.alpha * x0 + s.sigma * eps, past
+            return weighted_sum(s.alpha, x0, s.sigma, eps), past
 
         w = self.eta**2 * (1 - remaining(s, t))
-        return s.alpha * x0 + s.sigma * ((1 - w) ** 0.5 * eps + w**0.5 * noise(t, s)), past
+        mixed = weighted_sum((1 - w) ** 0.5, eps, w**0.5, noise(t, s))
+        return weighted_sum(s.alpha, x0, s.sigma, mixed), past

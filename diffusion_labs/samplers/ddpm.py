@@ -8,7 +8,7 @@ from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
-from diffusion_labs.schedules.noise_level import NoiseLevel, posterior, remaining
+from diffusion_labs.schedules.noise_level import NoiseLevel, posterior, remaining, weighted_sum
 from diffusion_labs.schedules.schedule import Schedule
 
 
@@ -50,9 +50,9 @@ class DDPMSampler(Sampler):
         q = posterior(s, t)
         v = self.variance_value if learned is None else learned
 
-        mean = s.alpha * x0 + s.sigma * remaining(s, t) ** 0.5 * eps
+        mean = weighted_sum(s.alpha, x0, s.sigma * remaining(s, t) ** 0.5, eps)
         std = (q.small * (q.large / q.small) ** v) ** 0.5
-        return mean + std * noise(t, s), past
+        return weighted_sum(1.0, mean, std, noise(t, s)), past
 
     def train_step(
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None

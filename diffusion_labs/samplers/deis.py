@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion_labs.samplers.exponential import Point, bend, step_size
 from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.sampler import Denoise, Noise
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class DEISSampler(MultistepSampler):
@@ -25,5 +25,5 @@ class DEISSampler(MultistepSampler):
         """See the class."""
         past = past or ()
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps + s.sigma * bend(-step_size(t, s), t, s, eps, past)
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps) + s.sigma * bend(-step_size(t, s), t, s, eps, past)
         return xs, (Point(t, eps), *past)[: self.order - 1]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import Point, noise_weight, step_size
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class DPMSolver2MSampler(Sampler):
@@ -24,7 +24,7 @@ class DPMSolver2MSampler(Sampler):
     ) -> tuple[Tensor, Any]:
         """See the class."""
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps)
         if past is not None:
             ratio = step_size(t, s) / step_size(past.level, t)
             xs = xs + noise_weight(t, s) * ratio * (eps - past.value) / 2

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import Point, moment, noise_weight, step_size
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class DPMSolver3MSampler(Sampler):
@@ -26,7 +26,7 @@ class DPMSolver3MSampler(Sampler):
         """See the class."""
         past = past or ()
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps)
         h = step_size(t, s)
         if past:
             r = step_size(past[0].level, t) / h

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import Point, data_weight, step_size
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class DPMSolverPP2MSampler(Sampler):
@@ -23,8 +23,9 @@ class DPMSolverPP2MSampler(Sampler):
     ) -> tuple[Tensor, Any]:
         """See the class."""
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
-        if past is not None:
-            ratio = step_size(t, s) / step_size(past.level, t)
-            xs = xs + data_weight(t, s) * ratio * (x0 - past.value) / 2
-        return xs, Point(t, x0)
+        if past is None:
+            return weighted_sum(s.alpha, x0, s.sigma, eps), Point(t, x0)
+
+        beyond = data_weight(t, s) * step_size(t, s) / step_size(past.level, t) / 2
+        xs = weighted_sum(s.alpha + beyond, x0, s.sigma, eps)
+        return weighted_sum(1.0, xs, -beyond, past.value), Point(t, x0)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import Point, bend, step_size
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class DPMSolverPP3MSampler(Sampler):
@@ -26,5 +26,5 @@ class DPMSolverPP3MSampler(Sampler):
         """See the class."""
         past = past or ()
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps + s.alpha * bend(step_size(t, s), t, s, x0, past)
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps) + s.alpha * bend(step_size(t, s), t, s, x0, past)
         return xs, (Point(t, x0), *past)[:2]

@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion_labs.samplers.exponential import Point, bend, step_size
 from diffusion_labs.samplers.intermediate import between
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class DPMSolverPP3SSampler(Sampler):
@@ -25,7 +25,7 @@ class DPMSolverPP3SSampler(Sampler):
     ) -> tuple[Tensor, Any]:
         """See the class."""
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps)
         if t.alpha == 0:
             return xs, past
 

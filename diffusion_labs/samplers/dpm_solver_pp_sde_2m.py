@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import Point, step_size
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel, remaining
+from diffusion_labs.schedules.noise_level import NoiseLevel, remaining, weighted_sum
 
 
 class DPMSolverPPSDE2MSampler(Sampler):
@@ -24,7 +24,7 @@ class DPMSolverPPSDE2MSampler(Sampler):
         """See the class."""
         x0, eps, _ = denoise(xt, t)
         r = remaining(s, t)
-        xs = s.alpha * x0 + s.sigma * r**0.5 * eps
+        xs = weighted_sum(s.alpha, x0, s.sigma * r**0.5, eps)
         if past is not None:
             ratio = step_size(t, s) / step_size(past.level, t)
             xs = xs + s.alpha * (1 - r) * ratio * (x0 - past.value) / 2

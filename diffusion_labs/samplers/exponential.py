@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class Point(NamedTuple):
@@ -31,7 +31,7 @@ def step_size(t: NoiseLevel, s: NoiseLevel) -> Any:
 
 def first_order(xt: Tensor, x0: Tensor, t: NoiseLevel, s: NoiseLevel) -> Tensor:
     """``(sigma_s / sigma_t) x_t + alpha_s (1 - e^(-h)) x0``, for an x0 that need not be that of x_t."""
-    return s.sigma / t.sigma * xt + data_weight(t, s) * x0
+    return weighted_sum(s.sigma / t.sigma, xt, data_weight(t, s), x0)
 
 
 def data_weight(t: NoiseLevel, s: NoiseLevel) -> Any:

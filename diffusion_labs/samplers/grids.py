@@ -11,11 +11,43 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffusion_labs.compilation import constant
 from diffusion_labs.schedules.schedule import Schedule
 
 Grid = Callable[[Schedule, int], Tensor]
 
 LEAST_LOG_SNR = -2 * math.log(80)  # sigma / alpha = 80, EDM's largest noise
+
+
+@constant
+def grid_times(schedule: Schedule, grid: Grid, grid_id: int, eval_steps: int | None, start: float | None) -> Tensor:
+    """The times of a sampler's calls, from ``start`` or the last time; every step if ``eval_steps`` is ``None``.
+
+    ``grid_id`` is ``id(grid)``: by themselves, two functions with the same code are one to ``torch.compile``.
+
+    Raises:
+        ValueError: if the grid is not strictly decreasing within the schedule, or ``start`` is not in it.
+    """
+    if eval_steps is None:
+        times = all_steps(schedule)
+    elif eval_steps < 1:
+        raise ValueError(f"eval_steps ({eval_steps}) must be at least 1")
+    else:
+        times = grid(schedule, eval_steps)
+
+    inside = bool(times[0] <= schedule.terminal) and bool(times[-1] > schedule.clean)
+    if not inside or bool((times.diff() >= 0).any()):
+        raise ValueError(
+            f"{getattr(grid, '__name__', 'the grid')} with eval_steps={eval_steps} does not give "
+            f"strictly decreasing times in ({schedule.clean:g}, {schedule.terminal:g}]; "
+            "use fewer steps"
+        )
+    if start is None:
+        return times
+    if not schedule.clean < start <= schedule.terminal:
+        raise ValueError(f"start ({start}) must be in ({schedule.clean:g}, {schedule.terminal:g}]")
+    first = schedule.snap(torch.tensor([start], dtype=torch.float64, device="cpu"))
+    return torch.cat([first, times[times < first]])
 
 
 def all_steps(schedule: Schedule, steps: int | None = None) -> Tensor:

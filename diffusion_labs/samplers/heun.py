@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.samplers.exponential import noise_weight
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class HeunSampler(Sampler):
@@ -29,9 +29,9 @@ class HeunSampler(Sampler):
 def trapezoid(xt: Tensor, t: NoiseLevel, s: NoiseLevel, denoise: Denoise) -> tuple[Tensor, Tensor]:
     """Heun's step: x_s, and the estimate of the noise at t."""
     x0, eps, _ = denoise(xt, t)
-    xs = s.alpha * x0 + s.sigma * eps
+    xs = weighted_sum(s.alpha, x0, s.sigma, eps)
     if t.alpha == 0:
         return xs, eps
 
     _, eps_s, _ = denoise(xs, s)
-    return xs + noise_weight(t, s) * (eps_s - eps) / 2, eps
+    return weighted_sum(1.0, xs, noise_weight(t, s) / 2, eps_s - eps), eps

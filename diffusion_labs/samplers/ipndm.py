@@ -8,7 +8,7 @@ from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.exponential import lagrange, noise_weight
 from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.sampler import Denoise, Noise, SamplerOptions
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 from diffusion_labs.schedules.schedule import Schedule
 
 
@@ -47,7 +47,7 @@ class IPNDMSampler(MultistepSampler):
         """See the class."""
         past = past or ()
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps)
         if past:
             count = len(past) + 1
             weights = lagrange([-float(j) for j in range(count)], [1 / (k + 1) for k in range(count)])

@@ -1,5 +1,6 @@
 """Multistep consistency sampling."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor, nn
@@ -50,10 +51,20 @@ class LCMSampler(Sampler):
         f, _, _ = denoise(xt, t)
         return s.alpha * f + s.sigma * noise(), past
 
-    def denoise(self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None) -> Estimate:
+    def denoiser(
+        self,
+        conditional_inputs: ConditionalInputs | None = None,
+        levels: Sequence[NoiseLevel] = (),
+        times: Iterable[Tensor] = (),
+    ) -> Denoise:
         """The consistency function in place of x0, and the noise that goes with it."""
-        x0, eps, variance_value = super().denoise(xt, level, conditional_inputs)
+        plain = super().denoiser(conditional_inputs, levels, times)
         clean, terminal = self.schedule.clean, self.schedule.terminal
-        u = self.scaling * (float(level.t) - clean) / (terminal - clean)
-        f = (level.alpha * x0 + level.sigma * eps) / (u**2 + 1) + u / (u**2 + 1) ** 0.5 * x0
-        return Estimate(f, (level.alpha * (x0 - f) + level.sigma * eps) / level.sigma, variance_value)
+
+        def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
+            x0, eps, variance_value = plain(xt, level)
+            u = self.scaling * (self.schedule.precise(level.t) - clean) / (terminal - clean)
+            f = (level.alpha * x0 + level.sigma * eps) / (u**2 + 1) + u / (u**2 + 1) ** 0.5 * x0
+            return Estimate(f, (level.alpha * (x0 - f) + level.sigma * eps) / level.sigma, variance_value)
+
+        return denoise

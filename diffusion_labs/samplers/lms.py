@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion_labs.samplers.exponential import Point, lagrange, noise_weight
 from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.sampler import Denoise, Noise
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class LMSSampler(MultistepSampler):
@@ -27,7 +27,7 @@ class LMSSampler(MultistepSampler):
         """See the class."""
         points = [point for point in past or () if point.level.alpha > 0]
         x0, eps, _ = denoise(xt, t)
-        xs = s.alpha * x0 + s.sigma * eps
+        xs = weighted_sum(s.alpha, x0, s.sigma, eps)
         if points:
             ratio_t, ratio_s = t.sigma / t.alpha, s.sigma / s.alpha
             nodes: list[Any] = [(u.sigma / u.alpha - ratio_t) / (ratio_s - ratio_t) for u, _ in points]

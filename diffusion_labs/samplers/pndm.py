@@ -8,7 +8,7 @@ from diffusion_labs.samplers.exponential import noise_weight
 from diffusion_labs.samplers.intermediate import middle_of_time
 from diffusion_labs.samplers.ipndm import IPNDMSampler
 from diffusion_labs.samplers.sampler import Denoise, Noise
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class PNDMSampler(IPNDMSampler):
@@ -32,10 +32,10 @@ class PNDMSampler(IPNDMSampler):
         x0, eps, _ = denoise(xt, t)
         past = (eps, *past)
         if t.alpha == 0:
-            return s.alpha * x0 + s.sigma * eps, past
+            return weighted_sum(s.alpha, x0, s.sigma, eps), past
 
         def transfer(s: NoiseLevel, bend: Tensor | float) -> Tensor:
-            return s.alpha * x0 + s.sigma * eps + noise_weight(t, s) * bend
+            return weighted_sum(s.alpha, x0, s.sigma, eps) + noise_weight(t, s) * bend
 
         u = middle_of_time(self.schedule, t, s)
         bend_2 = denoise(transfer(u, 0.0), u).eps - eps

@@ -1,6 +1,6 @@
 """The loop from noise to data that every sampler shares."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypedDict
 
@@ -11,7 +11,7 @@ from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.randomness import Generators, randn_like
-from diffusion_labs.samplers.grids import Grid, all_steps, trailing
+from diffusion_labs.samplers.grids import Grid, grid_times, trailing
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
 
@@ -30,6 +30,7 @@ class Estimate(NamedTuple):
 
 Denoise = Callable[[Tensor, NoiseLevel], Estimate]
 NoiseSource = Callable[[Tensor, NoiseLevel | None, NoiseLevel | None], Tensor]
+Way = tuple[NoiseLevel, NoiseLevel | None]  # from and to; to clean data if None
 Noise = Callable[..., Tensor]  # noise(t, s): of the way from t to s; noise(): for any other use
 
 
@@ -139,8 +140,9 @@ class Sampler(nn.Module):
                 raise ValueError("timestep is needed in train mode; call .eval() to sample")
             return self.train_step(x, timestep, conditional_inputs)
         sample = x
-        for sample in self.generator(x, timestep, conditional_inputs, generator=generator, start=start):  # noqa: B007
-            pass
+        with torch.no_grad():  # once, not at each step, as for the caller of ``generator``
+            for sample in self._path(x, conditional_inputs, generator, start):  # noqa: B007
+                pass
         return sample
 
     def train_step(
@@ -161,23 +163,28 @@ class Sampler(nn.Module):
         start: float | None = None,
     ) -> Iterator[Tensor]:
         """Yield x after each step of eval mode; the last is the sample. Arguments as ``forward``'s."""
+        yield from self._path(x, conditional_inputs, generator, start)
 
-        def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
-            return self.denoise(xt, level, conditional_inputs)
-
+    def _path(
+        self,
+        x: Tensor,
+        conditional_inputs: ConditionalInputs | None,
+        generator: Generators | NoiseSource,
+        start: float | None,
+    ) -> Iterator[Tensor]:
         def noise(t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:
             return generator(x, t, s) if callable(generator) else randn_like(x, generator)
 
-        levels = self.schedule.levels(self.times(start).to(x.device))
+        times = self.times(start).to(x.device)
+        levels = self.schedule.levels(times)
+        denoise = self.denoiser(conditional_inputs, levels, times[:, None].expand(-1, len(x)).unbind())
         past = None
-        with self._progress(len(levels)) as progress:
-            for t, s in pairwise(levels):
+        for t, s in self._shown([*pairwise(levels), (levels[-1], None)]):
+            if s is None:
+                x = self.last_step(x, t, past, denoise)
+            else:
                 step = self.step_to_last if s is levels[-1] else self.step
                 x, past = step(x, t, s, past, denoise, noise)
-                progress.update()
-                yield x
-            x = self.last_step(x, levels[-1], past, denoise)
-            progress.update()
             yield x
 
     def step_to_last(
@@ -192,36 +199,43 @@ class Sampler(nn.Module):
 
     def denoise(self, xt: Tensor, level: NoiseLevel, conditional_inputs: ConditionalInputs | None = None) -> Estimate:
         """Call the model on x_t and estimate the clean data and the noise."""
-        output = self.model(xt, level.t.expand(xt.shape[0]), conditional_inputs)
-        x0, eps = self.predictor.denoise_at(output.prediction, xt, level)
-        if output.renoise_prediction is not None:
-            eps = self.predictor.denoise_at(output.renoise_prediction, xt, level).eps
-        return Estimate(x0, eps, output.variance_value)
+        return self.denoiser(conditional_inputs)(xt, level)
+
+    def denoiser(
+        self,
+        conditional_inputs: ConditionalInputs | None = None,
+        levels: Sequence[NoiseLevel] = (),
+        times: Iterable[Tensor] = (),
+    ) -> Denoise:
+        """The function ``denoise(xt, level)`` of a whole loop: what its calls share is looked up and made once, here.
+
+        Args:
+            conditional_inputs: tensors by name, passed to the model in every call.
+            levels: noise levels that are known already.
+            times: theirs, for each sample: ``[b]``.
+        """
+        model, predictor = self.model, self.predictor
+        known = {level.t: time for level, time in zip(levels, times, strict=True)}
+
+        def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
+            time = known.get(level.t)
+            output = model(xt, level.t.expand(xt.shape[0]) if time is None else time, conditional_inputs)
+            x0, eps = predictor.denoise_at(output.prediction, xt, level)
+            if output.renoise_prediction is not None:
+                eps = predictor.denoise_at(output.renoise_prediction, xt, level).eps
+            return Estimate(x0, eps, output.variance_value)
+
+        return denoise
 
     def times(self, start: float | None = None) -> Tensor:
         """The times of the calls of the model, strictly decreasing, from ``start`` or the last time."""
-        if self.eval_steps is None:
-            times = all_steps(self.schedule)
-        elif self.eval_steps < 1:
-            raise ValueError(f"eval_steps ({self.eval_steps}) must be at least 1")
-        else:
-            times = self.grid(self.schedule, self.eval_steps)
+        return grid_times(self.schedule, self.grid, id(self.grid), self.eval_steps, start)
 
-        inside = bool(times[0] <= self.schedule.terminal) and bool(times[-1] > self.schedule.clean)
-        if not inside or bool((times.diff() >= 0).any()):
-            raise ValueError(
-                f"{getattr(self.grid, '__name__', 'the grid')} with eval_steps={self.eval_steps} does not give "
-                f"strictly decreasing times in ({self.schedule.clean:g}, {self.schedule.terminal:g}]; "
-                "use fewer steps"
-            )
-        if start is None:
-            return times
-        if not self.schedule.clean < start <= self.schedule.terminal:
-            raise ValueError(f"start ({start}) must be in ({self.schedule.clean:g}, {self.schedule.terminal:g}]")
-        first = self.schedule.snap(torch.tensor([start], dtype=torch.float64, device="cpu"))
-        return torch.cat([first, times[times < first]])
-
-    def _progress(self, steps: int) -> Any:
+    def _shown(self, steps: list[Way]) -> Iterable[Way]:
+        """The steps, with a bar that moves as they are taken; a graph has none."""
+        if not self.progress_bar or torch.compiler.is_compiling():
+            return steps
         from tqdm.auto import tqdm  # not needed to import the library
 
-        return tqdm(total=steps, desc=type(self).__name__, disable=not self.progress_bar, leave=False)
+        shown: Iterable[Way] = tqdm(steps, desc=type(self).__name__, leave=False)
+        return shown

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.distilled_grid import distilled
 from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
-from diffusion_labs.schedules.noise_level import NoiseLevel, transition
+from diffusion_labs.schedules.noise_level import NoiseLevel, transition, weighted_sum
 from diffusion_labs.schedules.schedule import Schedule
 
 
@@ -50,7 +50,7 @@ class TCDSampler(Sampler):
         """See the class."""
         x0, eps, _ = denoise(xt, t)
         if self.gamma == 0:
-            return s.alpha * x0 + s.sigma * eps, past
+            return weighted_sum(s.alpha, x0, s.sigma, eps), past
 
         time = (1 - self.gamma) * s.t.double()
         if self.schedule.resolution:

@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion_labs.samplers.exponential import Point, bend, data_weight, first_order, step_size
 from diffusion_labs.samplers.multistep import MultistepSampler
 from diffusion_labs.samplers.sampler import Denoise, Noise
-from diffusion_labs.schedules.noise_level import NoiseLevel
+from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 
 
 class Past(NamedTuple):
@@ -51,7 +51,7 @@ class UniPCSampler(MultistepSampler):
         x0, eps, _ = denoise(xt, t)
         new = Point(t, x0)
         points: tuple[Point, ...] = ()
-        corrected = t.alpha * x0 + t.sigma * eps
+        corrected = weighted_sum(t.alpha, x0, t.sigma, eps)
         if past is not None:
             last, *before = past.points
             corrected = corrected + update(past.xt, last, t, [*before, new]) - xt
@@ -69,5 +69,5 @@ def update(xt: Tensor, now: Point, s: NoiseLevel, others: Any) -> Tensor:
         (other,) = others
         # 1 / u; at s it is 1 also from pure noise, where the sizes are infinite
         inverse = 1.0 if other.level is s else step_size(t, s) / step_size(t, other.level)
-        return xs + data_weight(t, s) * inverse * (other.value - x0) / 2
+        return weighted_sum(1.0, xs, data_weight(t, s) * inverse / 2, other.value - x0)
     return xs + s.alpha * bend(step_size(t, s), t, s, x0, others)

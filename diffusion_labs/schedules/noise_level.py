@@ -7,6 +7,7 @@ tensor ``[b, 1, ..., 1]``.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 Coefficient = Tensor | float
@@ -26,6 +27,20 @@ class NoiseLevel(NamedTuple):
     alpha: Coefficient
     sigma: Coefficient
     log_snr: Coefficient
+
+
+def weighted_sum(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
+    """``a x + b y``, with two kernels in place of three where b is a number, and none for a weight of 0 or 1.
+
+    Beside a small model, or on a GPU that waits for Python, a step of a sampler costs what it takes to launch its
+    kernels. The result may be x or y itself.
+    """
+    if isinstance(a, float) and a == 0:
+        return y if isinstance(b, float) and b == 1 else b * y
+    scaled = x if isinstance(a, float) and a == 1 else a * x
+    if not isinstance(b, float):
+        return scaled + b * y
+    return scaled if b == 0 else torch.add(scaled, y, alpha=b)
 
 
 class Transition(NamedTuple):

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from diffusion_labs.compilation import constant
 from diffusion_labs.randomness import Generators, KeyedGenerator, independent_uniform, randn, randn_like
 from diffusion_labs.schedules.density import Density, UniformTime
 from diffusion_labs.schedules.noise_level import NoiseLevel, posterior, transition
@@ -93,8 +94,11 @@ class Schedule(PreciseModule):
         return NoiseLevel(t, alpha, sigma, log_snr)
 
     def levels(self, times: Tensor) -> list[NoiseLevel]:
-        """The noise levels of a grid of times, ``[n]``, with Python floats as coefficients."""
-        values = (value.tolist() for value in self.coefficients(times))
+        """The noise levels of a grid of times, ``[n]``, with Python floats as coefficients.
+
+        While ``torch.compile`` traces, the times are constants of the graph, and so are the levels.
+        """
+        times, *values = numbers(self, times)
         return [NoiseLevel(*level) for level in zip(times.unbind(), *values, strict=True)]
 
     def sample_noise(self, x: Tensor, generator: Generators | KeyedGenerator = None) -> Tensor:
@@ -178,6 +182,13 @@ class Schedule(PreciseModule):
     def register_table(self, name: str, table: Tensor) -> None:
         """Register a float64 table that stays float64 and real, also for a model on the meta device."""
         self.register_buffer(name, table, persistent=False)
+
+
+@constant
+def numbers(schedule: Schedule, times: Tensor) -> tuple[Tensor, list[float], list[float], list[float]]:
+    """Times, ``[n]``, and their coefficients as Python floats: ``(t, alpha, sigma, log_snr)``."""
+    alpha, sigma, log_snr = (value.tolist() for value in schedule.coefficients(times))
+    return times, alpha, sigma, log_snr
 
 
 class ContinuousSchedule(Schedule):

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def test_sample_writes_the_picture_of_a_seed(digits_run: Path, tmp_path: Path, c
     width, height = pictures[2].size
     first_two = pictures[0].crop((0, 0, width, height))
     assert max(abs(a - b) for a, b in zip(first_two.tobytes(), pictures[2].tobytes(), strict=True)) <= 1
+
+
+@pytest.mark.slow
+def test_sample_compiles_the_model_and_says_how_long_it_took(
+    digits_run: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With graphs that are run as they are: what PyTorch makes of them for a machine takes it minutes."""
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    pictures = []
+    for options in ([], ["--compile"]):
+        path = tmp_path / f"{len(options)}.png"
+        printed = run(capsys, "sample", str(digits_run), "--count", "4", "--steps", "3", "--out", str(path), *options)
+        assert ("compiled in" in printed) == bool(options)
+        pictures.append(Image.open(path).convert("RGB").tobytes())
+    assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) <= 1
 
 
 def test_sample_has_a_place_of_its_own_and_all_classes(digits_run: Path, capsys) -> None:
