@@ -55,10 +55,10 @@ def heads_of_channels(split_heads: SplitHeads, num_heads: int, num_parts: int, h
         num_parts: 3 for q, k, v; 2 for k, v.
         head_dim: width of a head.
     """
-    channels = torch.arange(num_parts * num_heads * head_dim)
-    heads = torch.empty_like(channels)
+    channels = torch.arange(num_parts * num_heads * head_dim, dtype=torch.float64)
+    heads = torch.empty(len(channels), dtype=torch.long)
     for part in split_heads(channels[None, None], num_heads, num_parts):
-        heads[part] = torch.arange(num_heads)[:, None, None]  # part is [1, h, 1, d]
+        heads[part.long()] = torch.arange(num_heads)[:, None, None]  # part is [1, h, 1, d]
     return heads
 
 

@@ -31,7 +31,13 @@ from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import OptionError, TrainOptions
 from diffusion_labs.training.parallelism import chosen, compile_blocks, gathered, gradients_kept, share, whole
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
-from diffusion_labs.training.tensor_parallelism import TensorGroup, divide_layers, grouped, norm_of_gradients
+from diffusion_labs.training.tensor_parallelism import (
+    TensorGroup,
+    describe_layers,
+    divide_layers,
+    grouped,
+    norm_of_gradients,
+)
 from diffusion_labs.training.world import World, joined, local_device
 
 
@@ -186,6 +192,8 @@ def _prepared(
             set_checkpointing(state.objective, ways[options.checkpointing])
         except ValueError as error:
             raise OptionError(str(error)) from error
+    if options.tensor_parallel > 1 and world.main:
+        print(describe_layers(state.objective, options.tensor_parallel), file=sys.stderr)
     tensors = divide_layers(state, world, device)
     sharing = chosen(options, state, world, device)
     if world.size > 1 and world.main:

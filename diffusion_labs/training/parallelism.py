@@ -40,9 +40,9 @@ class Sharing:
         """What is printed."""
         who = f"{world.size} processes"
         if world.tensor > 1:
-            who = f"{world.data_size} x {world.tensor} processes, of which {world.tensor} divide the layers among them"
+            who = f"{world.size} processes in {world.data_size} groups that divide layers"
         if world.data_size == 1:
-            return who
+            return f"{world.size} processes in a group that divides layers"
         if self.parallelism == "ddp":
             return f"{who}, ddp: each has the whole model"
         copies = world.data_size // self.shards

@@ -89,6 +89,17 @@ class TensorGroup:
         return {**state, "state": state["state"] | moments}
 
 
+def describe_layers(model: nn.Module, size: int) -> str:
+    """What is printed of the layers that a group of processes divides, before it does."""
+    units = [partition.units for _, partition in _divisible(model)]
+    if not units:
+        return "no layer of this model can be divided"
+    kept = sorted({count for count in units if count % size})
+    divided = sum(count % size == 0 for count in units)
+    why = f"; the others have {', '.join(map(str, kept))} heads or channels, and stay whole" if kept else ""
+    return f"groups of {size} divide {divided} of {len(units)} attentions and feed-forward networks{why}"
+
+
 def grouped(world: World, size: int, model: nn.Module) -> World:
     """The processes in groups of so many, or each for itself if the model has no layer that could be divided.
 
@@ -128,6 +139,7 @@ def divide_layers(state: TrainState, world: World, device: torch.device) -> Tens
                 partial += [value for name in partition.within for value in layer.get_submodule(name).parameters()]
     tensors = TensorGroup(state.optimizer, cuts, partial, group, mesh.get_group("peers"))
     state.optimizer.register_state_dict_post_hook(tensors.join_moments)
+    state.objective.peers = tensors.peers
     return tensors
 
 
