@@ -194,7 +194,7 @@ def _prepared(
             raise OptionError(str(error)) from error
     if options.tensor_parallel > 1 and world.main:
         print(describe_layers(state.objective, options.tensor_parallel), file=sys.stderr)
-    tensors = divide_layers(state, world, device)
+    tensors = divide_layers(state, world, timeout=options.timeout)
     sharing = chosen(options, state, world, device)
     if world.size > 1 and world.main:
         print(sharing.describe(world), file=sys.stderr)

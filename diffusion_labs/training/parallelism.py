@@ -38,17 +38,17 @@ class Sharing:
 
     def describe(self, world: World) -> str:
         """What is printed."""
-        who = f"{world.size} processes"
-        if world.tensor > 1:
-            who = f"{world.size} processes in {world.data_size} groups that divide layers"
+        who, each = f"{world.size} processes", "each"
         if world.data_size == 1:
-            return f"{world.size} processes in a group that divides layers"
+            return f"{who} that divide layers"
+        if world.tensor > 1:
+            who, each = f"{who} in {world.data_size} groups that divide layers", "each group"
         if self.parallelism == "ddp":
-            return f"{who}, ddp: each has the whole model"
+            return f"{who}, ddp: {each} has the whole model"
         copies = world.data_size // self.shards
         more = f", of which there are {copies} copies" if copies > 1 else ""
         kept = "" if self.reshard else "; gathered weights stay until the backward pass"
-        return f"{who}, fsdp: each has 1/{self.shards} of the model{more}{kept}"
+        return f"{who}, fsdp: {each} has 1/{self.shards} of the model{more}{kept}"
 
 
 def by_size(weights: int, memory: float, *, copies: int = COPIES) -> Literal["ddp", "fsdp"]:

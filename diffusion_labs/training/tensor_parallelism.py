@@ -12,6 +12,7 @@ must call.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -78,13 +79,13 @@ class TensorGroup:
     def join_moments(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """The state of the optimizer with whole tensors in place of those that are cut as their parameters are."""
         parameters = _parameters_of(optimizer)
-
         moments = {
             place: {
                 name: joined(value, cut, self.group) if value.shape == parameters[place].shape else value
-                for name, value in state["state"].get(place, {}).items()
+                for name, value in state["state"][place].items()
             }
             for place, cut in self.cuts.items()
+            if place in state["state"]
         }
         return {**state, "state": state["state"] | moments}
 
@@ -108,6 +109,8 @@ def grouped(world: World, size: int, model: nn.Module) -> World:
     Raises:
         OptionError: if the processes cannot be divided into such groups, or none of the layers.
     """
+    if size == 1:
+        return world
     if world.size % size:
         raise OptionError(f"tensor_parallel ({size}) must divide the number of processes ({world.size})")
     units = sorted({partition.units for _, partition in _divisible(model)})
@@ -119,14 +122,21 @@ def grouped(world: World, size: int, model: nn.Module) -> World:
     return replace(world, tensor=size if units else 1)
 
 
-def divide_layers(state: TrainState, world: World, device: torch.device) -> TensorGroup:
-    """Leave each process its part of the layers of a state, in the model, its averages and the optimizer."""
+def divide_layers(state: TrainState, world: World, *, timeout: float) -> TensorGroup:
+    """Leave each process its part of the layers of a state, in the model, its averages and the optimizer.
+
+    Args:
+        state: with whole tensors.
+        world: the processes, in groups.
+        timeout: minutes after which a process that waits for another gives up.
+    """
     if world.tensor == 1:
         return TensorGroup(state.optimizer, {}, [])
-    from torch.distributed.device_mesh import init_device_mesh
-
-    mesh = init_device_mesh(device.type, (world.data_size, world.tensor), mesh_dim_names=("peers", "group"))
-    group, rank = mesh.get_group("group"), world.rank % world.tensor
+    ranks, rank = torch.arange(world.size).view(-1, world.tensor), world.rank % world.tensor
+    group, peers = (
+        torch.distributed.new_subgroups_by_enumeration(divided.tolist(), timedelta(minutes=timeout))[0]
+        for divided in (ranks, ranks.T)
+    )
     cuts: dict[nn.Parameter, Cut] = {}
     partial: list[nn.Parameter] = []
     for model in (state.objective, *(average.model for average in (state.ema, *state.power_averages))):
@@ -137,9 +147,9 @@ def divide_layers(state: TrainState, world: World, device: torch.device) -> Tens
                         cuts[parameter] = cut
                         _cut(parameter, cut, rank, state.optimizer)
                 partial += [value for name in partition.within for value in layer.get_submodule(name).parameters()]
-    tensors = TensorGroup(state.optimizer, cuts, partial, group, mesh.get_group("peers"))
+    tensors = TensorGroup(state.optimizer, cuts, partial, group, peers)
     state.optimizer.register_state_dict_post_hook(tensors.join_moments)
-    state.objective.peers = tensors.peers
+    state.objective.peers = peers
     return tensors
 
 
