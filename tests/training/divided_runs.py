@@ -61,7 +61,11 @@ class SmallCLIP(nn.Module):
         self.text = nn.Embedding(NUM_CLASSES, 8)
         self.blocks = nn.ModuleList([EncoderBlock(8, SelfAttention(8, 2), FeedForward(8))])
         randomise(self)
-        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    @property
+    def logit_scale(self) -> Tensor:
+        return getattr(self.scale, "to_local", lambda: self.scale)()
 
     def encode_image(self, x: Tensor) -> Tensor:
         return self.blocks[0](self.image(x.flatten(1))[:, None])[:, 0]

@@ -30,9 +30,11 @@ WAYS: dict[str, Run] = {
     ),
 }
 ALONE = {drop: f"alone, {drop}" for drop in (0.0, 0.5)}
-EVERY = [(name, way) for name in DIVIDED for way in ("a pair", "two pairs", "two pairs in parts")]
-SOME = [("mmdit", way) for way in WAYS.keys() - {way for _, way in EVERY}]
-CLIP = [("clip", way) for way in ("two pairs", "two pairs in parts")]
+USUAL = ("a pair", "two pairs", "two pairs in parts")
+ALL = [
+    *((name, way) for name in DIVIDED for way in (WAYS if name == "mmdit" else USUAL)),
+    *(("clip", way) for way in ("two pairs", "two pairs in parts")),
+]
 
 
 def trained(folder: Path, *pairs: tuple[str, str]) -> Path:
@@ -60,15 +62,17 @@ def test_a_pair_trains_as_one_process(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("divided"), *EVERY, *SOME, *CLIP)
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where a network has been trained in all its ways, and its name."""
+    own = [(name, way) for name, way in ALL if name == request.param]
+    return trained(tmp_path_factory.mktemp("divided"), *own), request.param
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "way"), [*EVERY, *SOME, *CLIP])
-def test_every_network_is_trained_as_by_one_process(folder: Path, name: str, way: str) -> None:
-    assert_trains_as_one(folder, name, way)
+@pytest.mark.parametrize(("runs", "way"), ALL, indirect=["runs"])
+def test_every_network_is_trained_as_by_one_process(runs: tuple[Path, str], way: str) -> None:
+    assert_trains_as_one(*runs, way)
 
 
 def model_of(*heads: int) -> nn.Module:
