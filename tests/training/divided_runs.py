@@ -123,13 +123,13 @@ def experiment(name: str, drop: float, steps: int) -> Experiment:
 
 
 def found_in(folder: Path) -> dict[str, Any]:
-    """The losses and norms of a run, its last checkpoint, and what was drawn."""
+    """The losses and norms of a run, its last checkpoint, and what was drawn last."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     state = load_checkpoint(latest_checkpoint(folder / "checkpoints"))
     return {
         **{name: [line[name] for line in lines] for name in ("step", "loss", "gradient_norm")},
         **{name: state[name] for name in ("ema", "power_averages", "objective", "optimizer", "batches")},
-        "drawn": {path.name: torch.load(path) for path in sorted((folder / "samples").glob("*.pt"))},
+        "drawn": [torch.load(path) for path in sorted((folder / "samples").glob("*.pt"))[-1:]],
     }
 
 

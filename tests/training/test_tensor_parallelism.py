@@ -1,5 +1,7 @@
 """Groups of processes that divide the layers of a model among them train as one process does."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,17 +64,21 @@ def test_a_pair_trains_as_one_process(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Where a network has been trained in all its ways, and its name."""
-    own = [(name, way) for name, way in ALL if name == request.param]
-    return trained(tmp_path_factory.mktemp("divided"), *own), request.param
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where a network is trained in all its ways, when it is first asked for."""
+
+    @cache
+    def carried_out(name: str) -> Path:
+        return trained(tmp_path_factory.mktemp("divided"), *(case for case in ALL if case[0] == name))
+
+    return carried_out
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("runs", "way"), ALL, indirect=["runs"])
-def test_every_network_is_trained_as_by_one_process(runs: tuple[Path, str], way: str) -> None:
-    assert_trains_as_one(*runs, way)
+@pytest.mark.parametrize(("name", "way"), ALL)
+def test_every_network_is_trained_as_by_one_process(folder_of: Callable[[str], Path], name: str, way: str) -> None:
+    assert_trains_as_one(folder_of(name), name, way)
 
 
 def model_of(*heads: int) -> nn.Module:
