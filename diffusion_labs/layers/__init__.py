@@ -3,6 +3,7 @@
 from diffusion_labs.layers.attention import (
     SplitHeads,
     attention,
+    heads_of_channels,
     merge_attended,
     merge_heads,
     split_heads_interleaved,
@@ -77,6 +78,7 @@ __all__ = [
     "concatenate",
     "conv",
     "gelu_tanh",
+    "heads_of_channels",
     "merge_attended",
     "merge_heads",
     "modulate",

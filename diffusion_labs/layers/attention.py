@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SplitHeads = Callable[[Tensor, int, int], tuple[Tensor, ...]]
@@ -44,6 +44,22 @@ def split_heads_stacked(
         ``num_parts`` tensors ``[b, num_heads, n, d]``.
     """
     return x.reshape(*x.shape[:2], num_parts, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def heads_of_channels(split_heads: SplitHeads, num_heads: int, num_parts: int, head_dim: int) -> Int[Tensor, " c"]:
+    """The head of each channel of a joint projection, for a ``Partition``.
+
+    Args:
+        split_heads: how the channels are ordered.
+        num_heads: the number of heads.
+        num_parts: 3 for q, k, v; 2 for k, v.
+        head_dim: width of a head.
+    """
+    channels = torch.arange(num_parts * num_heads * head_dim, dtype=torch.float64)
+    heads = torch.empty(len(channels), dtype=torch.long)
+    for part in split_heads(channels[None, None], num_heads, num_parts):
+        heads[part.long()] = torch.arange(num_heads)[:, None, None]  # part is [1, h, 1, d]
+    return heads
 
 
 def merge_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:

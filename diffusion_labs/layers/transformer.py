@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from diffusion_labs.layers.attention import attention, merge_attended, split_heads_stacked
+from diffusion_labs.layers.attention import attention, heads_of_channels, merge_attended, split_heads_stacked
+from diffusion_labs.partition import Partition
 
 Heads = tuple[Tensor, Tensor, Tensor]
 
@@ -72,6 +73,13 @@ class MultiHeadAttention(nn.Module):
         )
         return self.out(merge_attended(attention(q, k, v, mask), v, identity))
 
+    def partition(self) -> Partition:
+        """By heads."""
+        heads = heads_of_channels(split_heads_stacked, self.num_heads, 1, self.query.out_features // self.num_heads)
+        return Partition(
+            self.num_heads, {"query": heads, "key": heads, "value": heads}, {"out": heads}, counts=("num_heads",)
+        )
+
 
 class HeadProjection(nn.Module):
     """One projection from tokens to q, k and v of each head, with or without a norm of q and k.
@@ -104,6 +112,11 @@ class HeadProjection(nn.Module):
         """q, k and v, each ``[b, num_heads, n, d]``."""
         q, k, v = split_heads_stacked(self.qkv(x), self.num_heads, 3)
         return self.norm_q(q), self.norm_k(k), v
+
+    def partition(self) -> Partition:
+        """By heads; what they attend to is summed elsewhere."""
+        heads = heads_of_channels(split_heads_stacked, self.num_heads, 3, self.qkv.in_features // self.num_heads)
+        return Partition(self.num_heads, {"qkv": heads}, {}, within=("norm_q", "norm_k"), counts=("num_heads",))
 
 
 class SelfAttention(HeadProjection):
@@ -143,6 +156,11 @@ class SelfAttention(HeadProjection):
         q, k, v = self.heads(x)
         return self.out(merge_attended(attention(q, k, v, mask), v, identity))
 
+    def partition(self) -> Partition:
+        """By heads."""
+        heads = heads_of_channels(split_heads_stacked, self.num_heads, 1, self.out.in_features // self.num_heads)
+        return super().partition()._replace(leave={"out": heads})
+
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """The approximation of GELU by tanh (arXiv 1606.08415, section 2)."""
@@ -167,6 +185,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         return self.linear_out(self.activation(self.linear_in(x)))
 
+    def partition(self) -> Partition:
+        """By the channels between the two layers."""
+        channels = torch.arange(self.linear_out.in_features)
+        return Partition(len(channels), {"linear_in": channels}, {"linear_out": channels})
+
 
 class GatedFeedForward(nn.Module):
     """``linear_out(a * activation(g))`` with ``[a, g] = linear_in(x)`` (arXiv 2002.05202, section 2).
@@ -187,6 +210,11 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         a, g = self.linear_in(x).chunk(2, dim=-1)
         return self.linear_out(a * self.activation(g))
+
+    def partition(self) -> Partition:
+        """By the channels of a and of g."""
+        channels = torch.arange(self.linear_out.in_features)
+        return Partition(len(channels), {"linear_in": channels.repeat(2)}, {"linear_out": channels})
 
 
 class EncoderBlock(nn.Module):

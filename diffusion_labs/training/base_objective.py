@@ -10,7 +10,12 @@ class BaseObjective(nn.Module):
 
     It is one module, so that DDP, FSDP2 and ``torch.compile`` wrap all of it. What it has to remember between updates
     is in its buffers, so that a run resumes exactly.
+
+    Attributes:
+        peers: the group of processes of ``torch.distributed`` that have other samples than this one; all if ``None``.
     """
+
+    peers: Any = None
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a batch, a scalar."""

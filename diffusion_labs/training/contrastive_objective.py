@@ -89,9 +89,11 @@ class ContrastiveObjective(BaseObjective):
         image, text = self.clip.encode_image(x), self.clip.encode_text(ids).embedding
         dtype = torch.promote_types(image.dtype, torch.float32)
         factor, image, text = self.clip.logit_scale.to(dtype).exp(), image.to(dtype), text.to(dtype)
-        of_images, of_texts = factor * image @ gathered(text).mT, factor * text @ gathered(image).mT
+        of_images, of_texts = (
+            factor * own @ gathered(other, self.peers).mT for own, other in ((image, text), (text, image))
+        )
         rows = padded_alike(group.reshape(len(group), -1))
-        same = equal_rows(rows, gathered(rows))
+        same = equal_rows(rows, gathered(rows, self.peers))
         self.means.add({"accuracy": same.gather(1, of_images.argmax(1, keepdim=True)).to(dtype).mean()})
         return contrastive_loss(of_images, of_texts, same)
 

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,13 @@ from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
 from diffusion_labs.training.parallelism import chosen, compile_blocks, gathered, gradients_kept, share, whole
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
+from diffusion_labs.training.tensor_parallelism import (
+    TensorGroup,
+    describe_layers,
+    divide_layers,
+    grouped,
+    norm_of_gradients,
+)
 from diffusion_labs.training.world import World, joined, local_device
 
 
@@ -78,9 +85,10 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     checkpoint_dir = run_dir / "checkpoints"
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     experiment.objective.to(device).train()
-    if world.size > 1:
-        experiment = replace(experiment, batches=experiment.batches.shared(world.rank, world.size))
-        torch.manual_seed(torch.initial_seed() + world.rank)  # of what is not drawn by the key of a sample
+    world = grouped(world, options.tensor_parallel, experiment.objective)
+    if world.data_size > 1:
+        experiment = replace(experiment, batches=experiment.batches.shared(world.data_rank, world.data_size))
+        torch.manual_seed(torch.initial_seed() + world.data_rank)  # of what is not drawn by the key of a sample
     snapshot_every = options.ema_snapshot_every
     state = TrainState(experiment, () if snapshot_every is None else options.ema_sigma_rel)
 
@@ -89,7 +97,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     newest = load_newest(checkpoint_dir)
     if newest is not None:
         state.load_state_dict(newest[1], world)
-    objective = _prepared(state, options, world, device)
+    objective, tensors = _prepared(state, options, world, device)
 
     log_of = RunLog if world.main else SilentLog
     writer = CheckpointWriter(
@@ -114,7 +122,8 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             loss = world.mean({"loss": backward(objective, batches, device, autocast(options.precision, device))})[
                 "loss"
             ].item()
-            norm = clip_gradients(state.optimizer, experiment.gradient_clip).item()
+            tensors.complete_gradients()
+            norm = clip_gradients(state.optimizer, experiment.gradient_clip, tensors.gradient_norm).item()
             if not state.guard.accepts(loss, norm, options.spike_factor):
                 state.optimizer.zero_grad(set_to_none=True)
                 _copy(before, buffers)
@@ -131,7 +140,7 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
             state.update_averages()
             log.advance()
             losses.append(loss)
-            images += world.size * sum(map(batch_size, batches))
+            images += world.data_size * sum(map(batch_size, batches))
 
             last = state.step == experiment.steps
             stop = world.any(bool(stopping), device)  # read once: what arrives from here on stops the next step
@@ -173,19 +182,24 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     return state
 
 
-def _prepared(state: TrainState, options: TrainOptions, world: World, device: torch.device) -> nn.Module:
-    """The objective of a state, with checkpoints, compiled and shared as the options say."""
+def _prepared(
+    state: TrainState, options: TrainOptions, world: World, device: torch.device
+) -> tuple[nn.Module, TensorGroup]:
+    """The objective of a state, with checkpoints, divided, compiled and shared as the options say."""
     if options.checkpointing is not None:
         try:
             set_checkpointing(state.objective, CHECKPOINTING[options.checkpointing])
         except ValueError as error:
             raise OptionError(str(error)) from error
+    if options.tensor_parallel > 1 and world.main:
+        print(describe_layers(state.objective, options.tensor_parallel), file=sys.stderr)
+    tensors = divide_layers(state, world, timeout=options.timeout)
     sharing = chosen(options, state, world, device)
     if world.size > 1 and world.main:
         print(sharing.describe(world), file=sys.stderr)
     if options.compile:
         compile_blocks(state.objective)
-    return share(state, sharing, world, device)
+    return share(state, sharing, world, device, tensors.peers), tensors
 
 
 def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
@@ -227,12 +241,23 @@ def _report_skipped(
     )
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, largest: float) -> Tensor:
+def clip_gradients(
+    optimizer: torch.optim.Optimizer,
+    largest: float,
+    gradient_norm: Callable[[Sequence[Tensor]], Tensor] = norm_of_gradients,
+) -> Tensor:
     """Clip the norm of the gradient of each group of parameters, and return the norm of all, as it was.
 
     Groups are networks with losses of their own, an autoencoder and its discriminator: one must not slow the other.
+
+    Args:
+        optimizer: of the parameters.
+        largest: norm of a group.
+        gradient_norm: that of some parameters, of all processes.
     """
-    norms = [torch.nn.utils.clip_grad_norm_(group["params"], largest) for group in optimizer.param_groups]
+    norms = [gradient_norm(group["params"]) for group in optimizer.param_groups]
+    for group, norm in zip(optimizer.param_groups, norms, strict=True):
+        torch.nn.utils.clip_grads_with_norm_(group["params"], largest, norm)
     return torch.linalg.vector_norm(torch.stack(whole(norms)))
 
 

@@ -33,6 +33,8 @@ class TrainOptions:
             if "auto".
         shards: into how many parts "fsdp" cuts the model: with fewer than processes, each group of so many has a copy.
         reshard: whether "fsdp" gives the weights of a block back after its forward pass: less memory, more traffic.
+        tensor_parallel: how many processes compute each batch together, with some heads and inner channels of every
+            Transformer block and attention each.
         precision: of products: "auto" is bfloat16 on GPUs that compute it fast, else float32.
         checkpointing: whether blocks are computed again in the backward pass, for less memory: all ("full"), or what is
             computed fast ("selective"); as the recipe builds its networks if not given.
@@ -56,6 +58,7 @@ class TrainOptions:
     parallelism: Parallelism = "auto"
     shards: int | None = None
     reshard: bool = True
+    tensor_parallel: int = 1
     precision: Precision = "auto"
     checkpointing: RecomputedBlocks | None = None
     compile: bool = False
@@ -69,7 +72,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         counts = ("log_every", "save_every", "preview_every", "keep", "keep_every", "shards", "ema_snapshot_every")
-        for name in (*counts, "spike_factor"):
+        for name in (*counts, "spike_factor", "tensor_parallel"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")

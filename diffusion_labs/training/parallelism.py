@@ -38,12 +38,17 @@ class Sharing:
 
     def describe(self, world: World) -> str:
         """What is printed."""
+        who, each = f"{world.size} processes", "each"
+        if world.data_size == 1:
+            return f"{who} that divide layers"
+        if world.tensor > 1:
+            who, each = f"{who} in {world.data_size} groups that divide layers", "each group"
         if self.parallelism == "ddp":
-            return f"{world.size} processes, ddp: each has the whole model"
-        copies = world.size // self.shards
+            return f"{who}, ddp: {each} has the whole model"
+        copies = world.data_size // self.shards
         more = f", of which there are {copies} copies" if copies > 1 else ""
         kept = "" if self.reshard else "; gathered weights stay until the backward pass"
-        return f"{world.size} processes, fsdp: each has 1/{self.shards} of the model{more}{kept}"
+        return f"{who}, fsdp: {each} has 1/{self.shards} of the model{more}{kept}"
 
 
 def by_size(weights: int, memory: float, *, copies: int = COPIES) -> Literal["ddp", "fsdp"]:
@@ -59,31 +64,41 @@ def chosen(options: TrainOptions, state: TrainState, world: World, device: torch
     Raises:
         OptionError: if the processes cannot be divided into groups of ``shards``.
     """
-    if options.shards is not None and world.size % options.shards:
-        raise OptionError(f"shards ({options.shards}) must divide the number of processes ({world.size})")
+    if options.shards is not None and world.data_size % options.shards:
+        each = f" x tensor_parallel ({world.tensor})" if world.tensor > 1 else ""
+        raise OptionError(f"shards ({options.shards}){each} must divide the number of processes ({world.size})")
     parallelism = options.parallelism
     if parallelism == "auto" and options.shards is not None:
         parallelism = "fsdp"
     elif parallelism == "auto":
         weights = sum(value.nbytes for value in state.objective.parameters())
-        one = world.size == 1 or device.type != "cuda"
+        one = world.data_size == 1 or device.type != "cuda"
         memory = math.inf if one else torch.cuda.get_device_properties(device).total_memory
         parallelism = by_size(weights, memory, copies=COPIES + len(state.power_averages))
-    return Sharing(parallelism, options.shards or world.size, options.reshard, in_bfloat16(options.precision, device))
+    return Sharing(
+        parallelism, options.shards or world.data_size, options.reshard, in_bfloat16(options.precision, device)
+    )
 
 
-def share(state: TrainState, sharing: Sharing, world: World, device: torch.device) -> nn.Module:
+def share(state: TrainState, sharing: Sharing, world: World, device: torch.device, peers: Any = None) -> nn.Module:
     """Share the model of a state between the processes, and return what is called in place of its objective.
 
     With ``"ddp"`` each process has all of it, and gradients are averaged (``DistributedDataParallel``). With ``"fsdp"``
     weights, gradients, moments and averages are in parts (FSDP2, ``fully_shard``): each block, an entry of a
     ``ModuleList``, is gathered where it is needed. With fewer parts than processes, groups of processes hold a copy
     each (hybrid sharding): only gradients travel between groups, so a group belongs on one machine.
+
+    Args:
+        state: whose model has been divided, where processes compute batches together.
+        sharing: how.
+        world: the processes.
+        device: of this one.
+        peers: those with the same part of divided layers; all if not given.
     """
-    if world.size == 1:
+    if world.data_size == 1:
         return state.objective
     if sharing.parallelism == "ddp":
-        return nn.parallel.DistributedDataParallel(state.objective)
+        return nn.parallel.DistributedDataParallel(state.objective, process_group=peers)
     before = dict(state.objective.named_parameters())
     shard(state.objective, sharing, world, device)
     for average in (state.ema, *state.power_averages):
@@ -152,11 +167,11 @@ def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # 4 s
 
-    parts = sharing.shards
-    if parts == world.size:
-        mesh = init_device_mesh(device.type, (parts,))
-    else:
-        mesh = init_device_mesh(device.type, (world.size // parts, parts), mesh_dim_names=("copy", "part"))
+    copies = world.data_size // sharing.shards
+    sizes = {"copy": copies, "part": sharing.shards, "tensor": world.tensor}
+    names = tuple(name for name, size in sizes.items() if size > 1 or name == "part")
+    whole_mesh = init_device_mesh(device.type, tuple(sizes[name] for name in names), mesh_dim_names=names)
+    mesh = whole_mesh["copy", "part"] if copies > 1 else whole_mesh["part"]
     # Not for the rest of the model: it embeds times, which bfloat16 cannot tell from each other
     half = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if sharing.bfloat16 else MixedPrecisionPolicy()
     how: dict[str, Any] = {

@@ -66,10 +66,10 @@ class TrainState:
         self.batches.load_state_dict(state["batches"])
         saved = state["random"]
         states = [saved] if isinstance(saved, dict) else saved  # one alone in checkpoints of earlier versions
-        if world.rank < len(states):
-            set_random_state(states[world.rank])
+        if world.data_rank < len(states):
+            set_random_state(states[world.data_rank])
         else:
-            torch.manual_seed(int(tensors_sha256({"cpu": states[0]["cpu"]})[:15], 16) + world.rank)
+            torch.manual_seed(int(tensors_sha256({"cpu": states[0]["cpu"]})[:15], 16) + world.data_rank)
         if "guard" in state:  # not in checkpoints of earlier versions
             self.guard.load_state_dict(state["guard"])
         self.step = state["step"]

@@ -18,10 +18,22 @@ class World:
     Attributes:
         rank: from 0.
         size: number of processes.
+        tensor: how many of them, neighbours, compute each batch together, with a part of the layers each.
     """
 
     rank: int = 0
     size: int = 1
+    tensor: int = 1
+
+    @property
+    def data_rank(self) -> int:
+        """Which group this process is in, that has batches of its own; from 0."""
+        return self.rank // self.tensor
+
+    @property
+    def data_size(self) -> int:
+        """The number of these groups."""
+        return self.size // self.tensor
 
     @property
     def main(self) -> bool:
@@ -45,12 +57,12 @@ class World:
         return bool(found)
 
     def gather(self, value: object) -> list[object]:
-        """What each process has, in the order of the ranks."""
+        """What each group has, which its processes have alike, in their order."""
         if self.size == 1:
             return [value]
         values: list[object] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
-        return values
+        return values[:: self.tensor]
 
     def wait(self) -> None:
         """Go on when all processes are here, for which one may be a day late."""

@@ -14,10 +14,13 @@ from diffusion_labs.layers import (
     SplitHeads,
     attention,
     conv,
+    heads_of_channels,
     merge_attended,
     split_heads_interleaved,
+    split_heads_stacked,
     zero_init,
 )
+from diffusion_labs.partition import Partition
 
 
 class NumberedAttention(nn.Module):
@@ -183,6 +186,15 @@ class AttentionBlock(NumberedAttention):
         """The keys, the values and the mask to attend to: here those of the image alone."""
         return k, v, None
 
+    def partition(self) -> Partition:
+        """By heads."""
+        out = self._heads_of_channels(split_heads_stacked, 1)
+        qkv = self._heads_of_channels(self.split_heads, 3)
+        return Partition(self.num_heads, {"qkv": qkv}, {"proj_out": out}, counts=("num_heads",))
+
+    def _heads_of_channels(self, split_heads: SplitHeads, num_parts: int) -> Tensor:
+        return heads_of_channels(split_heads, self.num_heads, num_parts, self.norm.num_channels // self.num_heads)
+
 
 class ContextAttentionBlock(AttentionBlock):
     """Attention of the positions to ``[context; positions]``, in one softmax.
@@ -220,6 +232,12 @@ class ContextAttentionBlock(AttentionBlock):
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(k.shape[0], k.shape[2])], dim=1)
         return torch.cat([context_k, k], dim=2), torch.cat([context_v, v], dim=2), mask
+
+    def partition(self) -> Partition:
+        """By heads, with those of the context."""
+        partition = super().partition()
+        context_kv = self._heads_of_channels(self.split_heads, 2)
+        return partition._replace(enter={**partition.enter, "context_kv": context_kv})
 
 
 class ResampleBlock(nn.Module):
