@@ -27,6 +27,9 @@ class EagerShapeChecks(type(jaxtyping.config)):
         self.disabled = value
 
 
+# The tests of the kernels switch them on; `DIFFUSION_LABS_KERNELS=1 pytest` does so for all tests.
+os.environ.setdefault("DIFFUSION_LABS_KERNELS", "0")
+
 # Before the first import of the package: its annotations become run-time checks.
 jaxtyping.config.disabled = vars(jaxtyping.config).pop("jaxtyping_disable")
 jaxtyping.config.__class__ = EagerShapeChecks

@@ -24,7 +24,7 @@ from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 from diffusion_labs.layers.joint_transformer import AttendedStream, DualStream, JointTransformerBlock, Stream
 from diffusion_labs.layers.modulated_transformer import ModulatedCrossAttentionBlock, ModulatedTransformerBlock
 from diffusion_labs.layers.modulation import TableModulation, modulate, modulation
-from diffusion_labs.layers.normalisation import GroupNorm, RMSNorm
+from diffusion_labs.layers.normalisation import GroupNorm, GroupNormSiLU, RMSNorm, over_positions
 from diffusion_labs.layers.positions import CroppedPositions, RotaryPositions, StretchedPositions, sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
 from diffusion_labs.layers.transformer import (
@@ -52,6 +52,8 @@ __all__ = [
     "FeedForward",
     "GatedFeedForward",
     "GroupNorm",
+    "GroupNormSiLU",
+    "over_positions",
     "JointCondition",
     "JointTransformerBlock",
     "ModulatedCrossAttentionBlock",
