@@ -75,7 +75,7 @@ def foreign(value: Tensor | int | float | None) -> Any:
         return ctypes.c_void_p(value.data_ptr())
     if value is None:
         return ctypes.c_void_p(None)
-    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
 
 
 def cache_folder() -> Path:

@@ -39,7 +39,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
         x.dim() == 4
         and weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
         and x.shape[2] % TILE == x.shape[3] % TILE == 0
-        and (torch.compiler.is_compiling() or x[:, 0].numel() >= LEAST_TILES * TILE**2)
+        and (torch.compiler.is_compiling() or len(x) * x.shape[2] * x.shape[3] >= LEAST_TILES * TILE**2)
     )
 
 

@@ -34,7 +34,7 @@ struct Mask {
 
   Mask(float rate, int64_t seed)
       : low((uint32_t)seed), high((uint32_t)(seed >> 32)), threshold((uint32_t)(rate * 2147483648.0)),
-        kept(1 / (1 - rate)) {}
+        kept((float)(1 / (1 - rate))) {}
 
   inline Vector operator()(uint32_t index) const {
     const Naturals lanes = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -52,7 +52,7 @@ struct Mask {
 extern "C" {
 
 void norm_silu(const float* x, const float* scale, const float* shift, float* y, float* mean, float* rstd,
-               int64_t batch, int64_t channels, int64_t size, int64_t groups, float eps, float rate, int64_t seed,
+               int64_t batch, int64_t channels, int64_t size, int64_t groups, double eps, double rate, int64_t seed,
                int32_t threads) {
   const int64_t width = channels / groups, count = width * size;
   const Mask mask(rate, (uint64_t)seed);
@@ -67,7 +67,7 @@ void norm_silu(const float* x, const float* scale, const float* shift, float* y,
       squares += deviation * deviation;
     }
     mean[group] = center;
-    rstd[group] = 1 / std::sqrt(sum(squares) / count + eps);
+    rstd[group] = 1 / std::sqrt(sum(squares) / count + (float)eps);
     for (int64_t c = 0; c < width; ++c) {
       const float factor = rstd[group] * scale[group * width + c], offset = shift[group * width + c];
       for (int64_t i = c * size; i < (c + 1) * size; i += LANES) {
@@ -83,7 +83,7 @@ void norm_silu(const float* x, const float* scale, const float* shift, float* y,
 // dx, and d_scale and d_shift [batch, channels], from dy.
 void norm_silu_gradient(const float* dy, const float* x, const float* scale, const float* shift, const float* mean,
                         const float* rstd, float* dx, float* d_scale, float* d_shift, int64_t batch, int64_t channels,
-                        int64_t size, int64_t groups, float rate, int64_t seed, int32_t threads) {
+                        int64_t size, int64_t groups, double rate, int64_t seed, int32_t threads) {
   const int64_t width = channels / groups, count = width * size;
   const Mask mask(rate, (uint64_t)seed);
 #pragma omp parallel for num_threads(threads)

@@ -1,5 +1,6 @@
 """Group normalisation, scale and shift, SiLU and dropout in one pass over the data."""
 
+import math
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def fits_norm_silu(x: Tensor, *others: Tensor | None) -> bool:
     """
     return (
         x.dim() > 2
-        and x[0, 0].numel() % LANES == 0
+        and math.prod(x.shape[2:]) % LANES == 0
         and (torch.compiler.is_compiling() or LEAST_SIZE <= x.numel() <= HASH_BITS)
         and suited(x, *others)
     )
@@ -70,7 +71,7 @@ def group_norm_silu(
     """The result, and mean and 1 / standard deviation of each group, ``[b, groups]``; see ``norm_silu``."""
     x, scale, shift = x.contiguous(), scale.contiguous(), shift.contiguous()
     results = _results(x, scale, shift, seed, num_groups, eps, dropout)
-    sizes = (*x.shape[:2], x[0, 0].numel(), num_groups)
+    sizes = (*x.shape[:2], math.prod(x.shape[2:]), num_groups)
     call("norm_silu", x, scale, shift, *results, *sizes, eps, dropout, 0 if seed is None else int(seed))
     return results
 
@@ -97,7 +98,7 @@ def group_norm_silu_gradient(
     """The gradients of x, scale and shift, from that of the result."""
     dy, x, scale, shift = dy.contiguous(), x.contiguous(), scale.contiguous(), shift.contiguous()
     gradients = _gradients(dy, x, scale, shift, mean, rstd, seed, eps, dropout)
-    sizes = (*x.shape[:2], x[0, 0].numel(), mean.shape[1])
+    sizes = (*x.shape[:2], math.prod(x.shape[2:]), mean.shape[1])
     seed_value = 0 if seed is None else int(seed)
     call("norm_silu_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, dropout, seed_value)
     return gradients

@@ -15,6 +15,7 @@ constexpr int TILE = 4;                  // outputs per side of a tile
 constexpr int WINDOW = 6;                // inputs per side of a tile: also the number of points
 constexpr int POINTS = WINDOW * WINDOW;  // products per tile
 constexpr int PANEL = 16;                // output channels of one panel of the matrix product
+constexpr size_t MOST_SUMS = 1 << 27;    // numbers that the threads may sum in, together: half a gigabyte
 constexpr size_t SKEW = 16;              // keeps the rows of the transformed domain out of each other's cache sets
 
 // The points 0, +-a, +-b and infinity, with a b = 1: small constants, so little is lost to rounding.
@@ -247,8 +248,10 @@ void winograd_convolution(const float* x, const float* weight, const float* bias
 void winograd_weight_gradient(const float* x, const float* dy, float* dw, int64_t batch, int64_t in, int64_t out,
                               int64_t height, int64_t width, int64_t block_tiles, int32_t threads) {
   const Shape s{batch, height, width};
+  const size_t size = POINTS * in * out;
+  threads = (int32_t)std::clamp<size_t>(MOST_SUMS / size, 1, threads);
   const int64_t strips = block_size(s, block_tiles, threads), tiles = strips * s.tiles_per_strip();
-  const size_t point = tiles * in + SKEW, out_point = tiles * out + SKEW, size = POINTS * in * out;
+  const size_t point = tiles * in + SKEW, out_point = tiles * out + SKEW;
   Buffer sums = allocate(threads * size);  // [thread][point][in][out]
 #pragma omp parallel num_threads(threads)
   {

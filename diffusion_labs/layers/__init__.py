@@ -19,7 +19,7 @@ from diffusion_labs.layers.condition_layers import (
     VectorTokens,
 )
 from diffusion_labs.layers.conditions import tokens_of, vector_of
-from diffusion_labs.layers.convolution import Conv, conv, zero_init
+from diffusion_labs.layers.convolution import Conv, Conv3x3, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 from diffusion_labs.layers.joint_transformer import AttendedStream, DualStream, JointTransformerBlock, Stream
 from diffusion_labs.layers.modulated_transformer import ModulatedCrossAttentionBlock, ModulatedTransformerBlock
@@ -45,6 +45,7 @@ __all__ = [
     "ConditionEmbedding",
     "Context",
     "Conv",
+    "Conv3x3",
     "CroppedPositions",
     "Downsample",
     "DualStream",

