@@ -60,7 +60,8 @@ class GroupNormSiLU(GroupNorm):
     ) -> Float[Tensor, "b c *d"]:
         """Normalise, scale, shift and activate; scale and shift are 0 by default."""
         if kernels.fits_norm_silu(input, self.weight, scale, shift):
-            factor, offset = self.weight, self.bias
+            factor: Tensor = self.weight
+            offset: Tensor = self.bias
             if scale is not None:
                 factor, offset = factor * (1 + scale), offset * (1 + scale)
             if shift is not None:
