@@ -39,7 +39,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
         x.dim() == 4
         and weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
         and x.shape[2] % TILE == x.shape[3] % TILE == 0
-        and (torch.compiler.is_compiling() or len(x) * x.shape[2] * x.shape[3] >= LEAST_TILES * TILE**2)
+        and (torch.compiler.is_compiling() or x.shape[0] * x.shape[2] * x.shape[3] >= LEAST_TILES * TILE**2)
     )
 
 
@@ -55,13 +55,26 @@ def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, flipped
     """
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     y = _output(x, weight, bias, flipped)
-    call("winograd_convolution", x, weight, bias, y, len(x), x.shape[1], y.shape[1], *x.shape[2:], int(flipped), BLOCK)
+    call(
+        "winograd_convolution",
+        x,
+        weight,
+        bias,
+        y,
+        x.shape[0],
+        x.shape[1],
+        y.shape[1],
+        *x.shape[2:],
+        int(flipped),
+        BLOCK,
+    )
     return y
 
 
+# Here and below not len(x), which would fix the number of samples of a graph
 @winograd_convolution.register_fake
 def _output(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Tensor:
-    return x.new_empty(len(x), weight.shape[1 if flipped else 0], *x.shape[2:])
+    return x.new_empty(x.shape[0], weight.shape[1 if flipped else 0], *x.shape[2:])
 
 
 @torch.library.custom_op("diffusion_labs::winograd_weight_gradient", mutates_args=())
@@ -77,7 +90,7 @@ def winograd_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     """
     x, dy = x.contiguous(), dy.contiguous()
     dw = _weights(x, dy)
-    call("winograd_weight_gradient", x, dy, dw, len(x), x.shape[1], dy.shape[1], *x.shape[2:], GRADIENT_BLOCK)
+    call("winograd_weight_gradient", x, dy, dw, x.shape[0], x.shape[1], dy.shape[1], *x.shape[2:], GRADIENT_BLOCK)
     return dw
 
 

@@ -80,7 +80,7 @@ def group_norm_silu(
 def _results(
     x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(len(x), num_groups), x.new_empty(len(x), num_groups)
+    return x.new_empty(x.shape), x.new_empty(x.shape[0], num_groups), x.new_empty(x.shape[0], num_groups)
 
 
 @torch.library.custom_op("diffusion_labs::group_norm_silu_gradient", mutates_args=())
