@@ -9,6 +9,7 @@ BENCHMARKS = {
     "dalle2_quality": "images from text, prior and inversion of a run of dalle2-mnist, and its gates",
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`",
+    "kernels": "layers, training and sampling steps of the ADM U-Net with and without the kernels for the CPU",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",
     "plan_memory": "memory of real updates beside that which `diffusion-labs plan` tells, and its gates",
     "sampler_overhead": "microseconds of each step of a sampler beside its network, ours and other libraries'",

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from diffusion_labs import kernels
+
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 Checkpointing = bool | Contexts
 """Whether blocks are recomputed in the backward pass; or what ``torch.utils.checkpoint`` takes as its ``context_fn``,
@@ -21,6 +23,7 @@ PRODUCTS = [
     ATEN.bmm.default,
     ATEN.baddbmm.default,
     ATEN.convolution.default,
+    kernels.CONVOLUTION,
     ATEN._scaled_dot_product_flash_attention.default,
     ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     ATEN._scaled_dot_product_efficient_attention.default,

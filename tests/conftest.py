@@ -35,6 +35,9 @@ def eager_jaxtyped(*args: Any, jaxtyped: Any = jaxtyping.jaxtyped, **options: An
     return jaxtyped(*args, **options)
 
 
+# The tests of the kernels switch them on; `DIFFUSION_LABS_KERNELS=1 pytest` does so for all tests.
+os.environ.setdefault("DIFFUSION_LABS_KERNELS", "0")
+
 # Before the first import of the package: its annotations become run-time checks.
 jaxtyping.jaxtyped = eager_jaxtyped
 jaxtyping.config.disabled = vars(jaxtyping.config).pop("jaxtyping_disable")

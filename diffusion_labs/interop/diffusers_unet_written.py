@@ -74,7 +74,7 @@ class UNetParts:
             "downsample_padding": convolutions[0].padding[0] if convolutions else 1,
             "norm_num_groups": block.norm_in.num_groups,
             "norm_eps": block.norm_in.eps,
-            "dropout": block.dropout.p,
+            "dropout": block.dropout,
             "resnet_time_scale_shift": name_of(SCALE_SHIFT, not adds),
             "num_class_embeds": next((classes + 1 for classes in model.null_conditions.values()), None),
             "flip_sin_to_cos": True,

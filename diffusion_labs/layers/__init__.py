@@ -20,12 +20,12 @@ from diffusion_labs.layers.condition_layers import (
     VectorTokens,
 )
 from diffusion_labs.layers.conditions import tokens_of, vector_of
-from diffusion_labs.layers.convolution import Conv, conv, zero_init
+from diffusion_labs.layers.convolution import Conv, Conv3x3, conv, zero_init
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 from diffusion_labs.layers.joint_transformer import AttendedStream, DualStream, JointTransformerBlock, Stream
 from diffusion_labs.layers.modulated_transformer import ModulatedCrossAttentionBlock, ModulatedTransformerBlock
 from diffusion_labs.layers.modulation import TableModulation, modulate, modulation
-from diffusion_labs.layers.normalisation import GroupNorm, RMSNorm
+from diffusion_labs.layers.normalisation import GroupNorm, GroupNormSiLU, RMSNorm, over_positions
 from diffusion_labs.layers.positions import CroppedPositions, RotaryPositions, StretchedPositions, sinusoidal_positions
 from diffusion_labs.layers.resampling import Downsample, Upsample, average_pool, nearest_upsample
 from diffusion_labs.layers.transformer import (
@@ -46,6 +46,7 @@ __all__ = [
     "ConditionEmbedding",
     "Context",
     "Conv",
+    "Conv3x3",
     "CroppedPositions",
     "Downsample",
     "DualStream",
@@ -53,6 +54,8 @@ __all__ = [
     "FeedForward",
     "GatedFeedForward",
     "GroupNorm",
+    "GroupNormSiLU",
+    "over_positions",
     "JointCondition",
     "JointTransformerBlock",
     "ModulatedCrossAttentionBlock",

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusion_labs import kernels
+
 
 class GroupNorm(nn.GroupNorm):
     """Group normalisation (arXiv 1803.08494, Eq. 1) computed in float32 or better.
@@ -34,6 +36,51 @@ class GroupNorm(nn.GroupNorm):
         dtype = torch.promote_types(input.dtype, torch.float32)
         y = F.group_norm(input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps)
         return y.to(input.dtype)
+
+
+class GroupNormSiLU(GroupNorm):
+    """``dropout(SiLU(norm(x) * (1 + scale) + shift))``, by one faster kernel where there is one: see ``kernels``.
+
+    Args:
+        num_channels: see ``GroupNorm``.
+        num_groups: see ``GroupNorm``.
+        eps: see ``GroupNorm``.
+        dropout: rate of dropout.
+    """
+
+    def __init__(self, num_channels: int, *, num_groups: int = 32, eps: float = 1e-5, dropout: float = 0.0) -> None:
+        super().__init__(num_channels, num_groups=num_groups, eps=eps)
+        self.dropout = dropout
+
+    def forward(
+        self,
+        input: Float[Tensor, "b c *d"],
+        scale: Float[Tensor, "b c"] | None = None,
+        shift: Float[Tensor, "b c"] | None = None,
+    ) -> Float[Tensor, "b c *d"]:
+        """Normalise, scale, shift and activate; scale and shift are 0 by default."""
+        if kernels.fits_norm_silu(input, self.weight, scale, shift):
+            factor: Tensor = self.weight
+            offset: Tensor = self.bias
+            if scale is not None:
+                factor, offset = factor * (1 + scale), offset * (1 + scale)
+            if shift is not None:
+                offset = offset + shift
+            factor, offset = factor.expand(input.shape[:2]), offset.expand(input.shape[:2])
+            dropout = self.dropout if self.training else 0.0
+            return kernels.norm_silu(input, factor, offset, self.num_groups, self.eps, dropout)
+
+        y = super().forward(input)
+        if scale is not None:
+            y = y * (1 + over_positions(scale, y))
+        if shift is not None:
+            y = y + over_positions(shift, y)
+        return F.dropout(F.silu(y), self.dropout, self.training)
+
+
+def over_positions(vector: Float[Tensor, "b e"], x: Float[Tensor, "b c *d"]) -> Tensor:
+    """View ``[b, e]`` so that it broadcasts over the positions of x: ``[b, e, 1, ...]``."""
+    return vector.reshape(*vector.shape, *[1] * (x.dim() - 2))
 
 
 class RMSNorm(nn.Module):

@@ -11,11 +11,13 @@ from diffusion_labs.checkpointing import Checkpointing, call_block
 from diffusion_labs.layers import (
     Context,
     GroupNorm,
+    GroupNormSiLU,
     SplitHeads,
     attention,
     conv,
     heads_of_channels,
     merge_attended,
+    over_positions,
     split_heads_interleaved,
     split_heads_stacked,
     zero_init,
@@ -44,7 +46,7 @@ class NumberedAttention(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """``norm(x) * (1 + scale) + shift``, with scale and shift linear in ``SiLU(embedding)``.
+    """``dropout(SiLU(norm(x) * (1 + scale) + shift))``, with scale and shift linear in ``SiLU(embedding)``.
 
     ADM, arXiv 2105.05233, section 3.1, Eq. 3 ("AdaGN").
 
@@ -53,47 +55,49 @@ class AdaptiveGroupNorm(nn.Module):
         embed_dim: width of the embedding.
         num_groups: see ``GroupNorm``.
         eps: see ``GroupNorm``.
+        dropout: rate of dropout.
     """
 
-    def __init__(self, channels: int, embed_dim: int, *, num_groups: int = 32, eps: float = 1e-5) -> None:
+    def __init__(
+        self, channels: int, embed_dim: int, *, num_groups: int = 32, eps: float = 1e-5, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, num_groups=num_groups, eps=eps)
+        self.norm = GroupNormSiLU(channels, num_groups=num_groups, eps=eps, dropout=dropout)
         self.projection = nn.Linear(embed_dim, 2 * channels)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
-        scale, shift = over_positions(self.projection(F.silu(embedding)), x).chunk(2, dim=1)
-        return self.norm(x) * (1 + scale) + shift
+        scale, shift = self.projection(F.silu(embedding)).chunk(2, dim=1)
+        return self.norm(x, scale, shift)
 
 
 class ShiftedGroupNorm(nn.Module):
-    """``norm(x + shift)``, with shift linear in ``SiLU(embedding)``: the additive form of DDPM and LDM.
+    """``dropout(SiLU(norm(x + shift)))``, with shift linear in ``SiLU(embedding)``: the additive form of DDPM and LDM.
 
     Args:
         channels: channels of x.
         embed_dim: width of the embedding.
         num_groups: see ``GroupNorm``.
         eps: see ``GroupNorm``.
+        dropout: rate of dropout.
     """
 
-    def __init__(self, channels: int, embed_dim: int, *, num_groups: int = 32, eps: float = 1e-5) -> None:
+    def __init__(
+        self, channels: int, embed_dim: int, *, num_groups: int = 32, eps: float = 1e-5, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, num_groups=num_groups, eps=eps)
+        self.norm = GroupNormSiLU(channels, num_groups=num_groups, eps=eps, dropout=dropout)
         self.projection = nn.Linear(embed_dim, channels)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
         return self.norm(x + over_positions(self.projection(F.silu(embedding)), x))
 
 
-def over_positions(vector: Float[Tensor, "b e"], x: Float[Tensor, "b c *d"]) -> Tensor:
-    """View ``[b, e]`` so that it broadcasts over the positions of x: ``[b, e, 1, ...]``."""
-    return vector.reshape(*vector.shape, *[1] * (x.dim() - 2))
-
-
 class ResBlock(nn.Module):
-    """Residual block: ``skip(r(x)) + conv_out(SiLU(norm_out(conv_in(r(SiLU(norm_in(x)))), embedding)))``.
+    """Residual block: ``skip(r(x)) + conv_out(norm_out(conv_in(r(norm_in(x))), embedding))``.
 
-    ``r`` is the resampling, between the norm and the convolution as in BigGAN. The last convolution
-    starts at zero, so the block starts as ``skip(r(x))``. ADM, arXiv 2105.05233, section 3.
+    Both norms end with SiLU, the second with dropout too. ``r`` is the resampling, between the norm and the
+    convolution as in BigGAN. The last convolution starts at zero, so the block starts as ``skip(r(x))``. ADM,
+    arXiv 2105.05233, section 3.
 
     Args:
         in_channels: channels of x.
@@ -121,18 +125,18 @@ class ResBlock(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm_in = GroupNorm(in_channels, num_groups=num_groups, eps=eps)
+        self.dropout = dropout
+        self.norm_in = GroupNormSiLU(in_channels, num_groups=num_groups, eps=eps)
         self.resample = nn.Identity() if resample is None else resample
         self.conv_in = conv(dims, in_channels, out_channels, 3, padding=1)
-        self.norm_out = embedding_norm(out_channels, embed_dim, num_groups=num_groups, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.norm_out = embedding_norm(out_channels, embed_dim, num_groups=num_groups, eps=eps, dropout=dropout)
         self.conv_out = zero_init(conv(dims, out_channels, out_channels, 3, padding=1))
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else conv(dims, in_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None) -> Tensor:
-        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
-        h = self.conv_out(self.dropout(F.silu(self.norm_out(h, embedding))))
+        h = self.conv_in(self.resample(self.norm_in(x)))
+        h = self.conv_out(self.norm_out(h, embedding))
         return self.skip(self.resample(x)) + h
 
 
@@ -176,8 +180,9 @@ class AttentionBlock(NumberedAttention):
     def forward(
         self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None
     ) -> Float[Tensor, "b c *d"]:
-        qkv = self.qkv(self.norm(x).flatten(2))
-        q, k, v = self.split_heads(qkv.mT, self.num_heads, 3)
+        # In this layout, or torch has no fused attention for it
+        qkv = self.qkv(self.norm(x).flatten(2)).mT.contiguous()
+        q, k, v = self.split_heads(qkv, self.num_heads, 3)
         h = attention(q, *self.add_context(k, v, context))
         h = merge_attended(h, v, self.identity(context))
         return x + self.proj_out(h.mT).view_as(x)
@@ -227,8 +232,8 @@ class ContextAttentionBlock(AttentionBlock):
     def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
         assert context is not None, "the network's embedding gives a context whenever it has token conditions"
         tokens, mask, _ = context
-        context_kv = self.context_kv(tokens.mT)
-        context_k, context_v = self.split_heads(context_kv.mT, self.num_heads, 2)
+        context_kv = self.context_kv(tokens.mT).mT.contiguous()
+        context_k, context_v = self.split_heads(context_kv, self.num_heads, 2)
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(k.shape[0], k.shape[2])], dim=1)
         return torch.cat([context_k, k], dim=2), torch.cat([context_v, v], dim=2), mask

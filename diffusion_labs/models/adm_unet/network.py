@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import (
@@ -13,7 +12,7 @@ from diffusion_labs.conditioning import (
     check_identity,
     check_timestep,
 )
-from diffusion_labs.layers import ConditionEmbedding, Context, Conv, GroupNorm, conv, zero_init
+from diffusion_labs.layers import ConditionEmbedding, Context, Conv, GroupNormSiLU, conv, zero_init
 from diffusion_labs.models.adm_unet.blocks import BlockSequence, NumberedAttention
 from diffusion_labs.output import DiffusionOutput
 
@@ -35,7 +34,7 @@ class Head(nn.Module):
         self, in_channels: int, out_channels: int, *, dims: int = 2, num_groups: int = 32, eps: float = 1e-5
     ) -> None:
         super().__init__()
-        self.norm = GroupNorm(in_channels, num_groups=num_groups, eps=eps)
+        self.norm = GroupNormSiLU(in_channels, num_groups=num_groups, eps=eps)
         self.conv = zero_init(conv(dims, in_channels, out_channels, 3, padding=1))
 
     def forward(self, h: Tensor, dtype: torch.dtype) -> DiffusionOutput:
@@ -43,7 +42,7 @@ class Head(nn.Module):
         return DiffusionOutput(self.project(h).to(dtype))
 
     def project(self, h: Tensor) -> Tensor:
-        return self.conv(F.silu(self.norm(h.to(self.conv.weight.dtype))))
+        return self.conv(self.norm(h.to(self.conv.weight.dtype)))
 
 
 class LearnedVarianceHead(Head):

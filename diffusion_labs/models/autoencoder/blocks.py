@@ -1,14 +1,13 @@
 """The blocks of the autoencoders, all called as ``block(x)``: they know no time."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion_labs.layers import GroupNorm, attention, conv, merge_heads
+from diffusion_labs.layers import GroupNorm, GroupNormSiLU, attention, conv, merge_heads
 
 
 class ResBlock(nn.Module):
-    """Residual block: ``skip(x) + conv_out(SiLU(norm_out(conv_in(SiLU(norm_in(x))))))``.
+    """Residual block: ``skip(x) + conv_out(norm_out(conv_in(norm_in(x))))``, where both norms end with SiLU.
 
     As in the encoder and decoder of VQGAN (arXiv 2012.09841), which LDM (arXiv 2112.10752) takes over.
 
@@ -32,17 +31,16 @@ class ResBlock(nn.Module):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.norm_in = GroupNorm(in_channels, num_groups=num_groups, eps=eps)
+        self.norm_in = GroupNormSiLU(in_channels, num_groups=num_groups, eps=eps)
         self.conv_in = conv(dims, in_channels, out_channels, 3, padding=1)
-        self.norm_out = GroupNorm(out_channels, num_groups=num_groups, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.norm_out = GroupNormSiLU(out_channels, num_groups=num_groups, eps=eps, dropout=dropout)
         self.conv_out = conv(dims, out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else conv(dims, in_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "b c *d"]) -> Float[Tensor, "b o *d"]:
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
+        h = self.conv_in(self.norm_in(x))
+        h = self.conv_out(self.norm_out(h))
         return self.skip(x) + h
 
 

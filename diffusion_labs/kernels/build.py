@@ -1,0 +1,135 @@
+"""Compiles the kernels when they are first needed, and keeps the result for later processes."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCES = ("vector.h", "product.h", "winograd.cpp", "norm.cpp")
+FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
+SWITCH = "DIFFUSION_LABS_KERNELS"
+
+logger = logging.getLogger(__name__)
+
+
+def available() -> bool:
+    """Whether the kernels can be used here; the first call compiles them.
+
+    They are written for processors with AVX2, and measured only there: with AVX-512, oneDNN's convolutions may well be
+    faster. The environment variable ``DIFFUSION_LABS_KERNELS=0`` switches them off.
+    """
+    return os.environ.get(SWITCH, "1") != "0" and library() is not None
+
+
+# What torch.compiler.assume_constant_result does, which takes two seconds to import torch's compiler
+available._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; ``None``, with one warning if it is for want of a compiler, where there are none."""
+    if not sys.platform.startswith("linux") or torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return None
+    try:
+        return ctypes.CDLL(str(compiled(cache_folder())))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        warnings.warn(
+            f"the kernels in {Path(__file__).parent} could not be compiled, so PyTorch's own are used, which are "
+            f"slower; install g++, or set {SWITCH}=0 to do without this warning. The reason: {reason}",
+            stacklevel=2,
+        )
+        return None
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a compiled function on all threads of torch.
+
+    Tensors are passed as the address of their first element, integers with 64 bits, and last the number of threads.
+    """
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError(
+            f"{name} needs the compiled kernels, which are not available here; this program was compiled by PyTorch "
+            f"where they were: compile it again, here or with {SWITCH}=0"
+        )
+    kernels[name](*map(foreign, arguments), ctypes.c_int32(torch.get_num_threads()))
+
+
+def foreign(value: Tensor | int | float | None) -> Any:
+    """A value as an argument of a compiled function."""
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if value is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept for this user: ``$XDG_CACHE_HOME/diffusion_labs``, by default in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion_labs"
+
+
+def compiled(folder: Path) -> Path:
+    """The shared library for these sources, flags, torch and compiler, from the folder or else compiled into it.
+
+    Several processes may do so at once: each compiles in a folder of its own, and then moves the file, which is atomic.
+
+    Raises:
+        OSError: if there is no compiler, or the folder cannot be written.
+        subprocess.CalledProcessError: if the compiler fails.
+    """
+    compiler = shutil.which(os.environ.get("CXX") or "g++")
+    if compiler is None:
+        raise OSError("there is no g++")
+    here = Path(__file__).parent
+    digest = hashlib.sha256(repr((FLAGS, torch.__version__, openmp(), compiler)).encode())
+    for name in SOURCES:
+        digest.update((here / name).read_bytes())
+    path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+
+    logger.info("compiling kernels into %s: some seconds, once", path)
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        units = [name for name in SOURCES if name.endswith(".cpp")]
+        for unit in units:
+            run(compiler, *FLAGS, "-c", str(here / unit), "-o", f"{scratch}/{unit}.o")
+        # Not -fopenmp: the threads must be torch's, whatever its OpenMP is called
+        run(compiler, "-shared", *(f"{scratch}/{unit}.o" for unit in units), openmp(), "-o", f"{scratch}/kernels.so")
+        os.replace(f"{scratch}/kernels.so", path)
+    logger.info("compiled kernels in %.1f s", time.perf_counter() - began)
+    return path
+
+
+def run(*command: str) -> None:
+    """Run a command quietly.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails; with what it printed.
+    """
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def openmp() -> str:
+    """The OpenMP library that torch has loaded, as an argument of the linker.
+
+    With another one there would be two pools of threads, each of which spins while the other works.
+    """
+    loaded = re.findall(r"\S*/lib(?:gomp|iomp5|omp)\S*\.so\S*", Path("/proc/self/maps").read_text())
+    return loaded[0] if loaded else "-lgomp"

@@ -1,0 +1,23 @@
+"""Whether a call is one for the kernels."""
+
+import torch
+from torch import Tensor
+
+from diffusion_labs.kernels.build import available
+
+
+def suited(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the tensors are of the kind that kernels are made for: float32 on a CPU, and nothing but tensors.
+
+    Not where PyTorch has to look into the operation: autocast, transforms of functions, subclasses of tensors that are
+    split over processes or have no memory, and exported programs, which must run without this library.
+    """
+    return (
+        all(t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in (x, *others))
+        and type(x) is Tensor
+        and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in others)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_exporting()
+        and not torch._C._are_functorch_transforms_active()
+        and available()
+    )

@@ -1,0 +1,138 @@
+"""Convolution with a 3x3 kernel by Winograd's F(4x4, 3x3), and its gradients; derived in docs/kernels.md."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+
+from diffusion_labs.kernels.build import call
+from diffusion_labs.kernels.choice import suited
+
+CHANNELS = 16  # a multiple of them is computed at once
+TILE = 4  # pixels per side of a tile
+LEAST_TILES = 16  # with fewer, transforming the weights costs what is saved
+BLOCK = 24  # tiles, whose transforms fit the L2 cache
+GRADIENT_BLOCK = 48  # more, as the gradients of all weights are read and written for each block
+
+
+def convolution_3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``F.conv2d(x, weight, bias, padding=1)`` with a 3x3 kernel, by a faster one where it is.
+
+    Args:
+        x: input ``[b, in_channels, h, w]``.
+        weight: ``[out_channels, in_channels, 3, 3]``.
+        bias: ``[out_channels]``.
+    """
+    if fits(x, weight) and suited(x, weight, bias):
+        return winograd_convolution(x, weight, bias, False)
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel is written for these sizes, and faster.
+
+    In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
+    """
+    return (
+        x.dim() == 4
+        and weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
+        and x.shape[2] % TILE == x.shape[3] % TILE == 0
+        and (torch.compiler.is_compiling() or x.shape[0] * x.shape[2] * x.shape[3] >= LEAST_TILES * TILE**2)
+    )
+
+
+@torch.library.custom_op("diffusion_labs::winograd_convolution", mutates_args=())
+def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Tensor:
+    """The convolution; if ``flipped``, its transpose: kernels turned by half a turn, inputs and outputs exchanged.
+
+    Args:
+        x: input ``[b, in_channels, h, w]``; ``[b, out_channels, h, w]`` if flipped.
+        weight: ``[out_channels, in_channels, 3, 3]``.
+        bias: one number per channel of the output.
+        flipped: whether to compute the transpose.
+    """
+    x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
+    y = _output(x, weight, bias, flipped)
+    call(
+        "winograd_convolution",
+        x,
+        weight,
+        bias,
+        y,
+        x.shape[0],
+        x.shape[1],
+        y.shape[1],
+        *x.shape[2:],
+        int(flipped),
+        BLOCK,
+    )
+    return y
+
+
+# Here and below not len(x), which would fix the number of samples of a graph
+@winograd_convolution.register_fake
+def _output(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1 if flipped else 0], *x.shape[2:])
+
+
+@torch.library.custom_op("diffusion_labs::winograd_weight_gradient", mutates_args=())
+def winograd_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """The gradient of the weights of a convolution.
+
+    Args:
+        x: its input ``[b, in_channels, h, w]``.
+        dy: the gradient of its output ``[b, out_channels, h, w]``.
+
+    Returns:
+        ``[out_channels, in_channels, 3, 3]``.
+    """
+    x, dy = x.contiguous(), dy.contiguous()
+    dw = _weights(x, dy)
+    call("winograd_weight_gradient", x, dy, dw, x.shape[0], x.shape[1], dy.shape[1], *x.shape[2:], GRADIENT_BLOCK)
+    return dw
+
+
+@winograd_weight_gradient.register_fake
+def _weights(x: Tensor, dy: Tensor) -> Tensor:
+    return x.new_empty(dy.shape[1], x.shape[1], 3, 3)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, bool], output: Tensor) -> None:
+    x, weight, _, ctx.flipped = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    x, weight = ctx.saved_tensors
+    dx = winograd_convolution(dy, weight, None, not ctx.flipped) if ctx.needs_input_grad[0] else None
+    dw = winograd_weight_gradient(*((dy, x) if ctx.flipped else (x, dy))) if ctx.needs_input_grad[1] else None
+    return dx, dw, dy.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None
+
+
+winograd_convolution.register_autograd(_gradients, setup_context=_keep)
+
+
+def _keep_both(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _second_gradients(ctx: Any, ddw: Tensor) -> tuple[Tensor, Tensor]:
+    # dw is linear in x and in dy, as the output is linear in x and in the weights
+    x, dy = ctx.saved_tensors
+    return winograd_convolution(dy, ddw, None, True), winograd_convolution(x, ddw, None, False)
+
+
+winograd_weight_gradient.register_autograd(_second_gradients, setup_context=_keep_both)
+
+
+# Nominal numbers: those of the products that the definition of the convolution has
+@register_flop_formula(torch.ops.diffusion_labs.winograd_convolution)
+def _flops(x: Any, weight: Any, bias: Any, flipped: bool, *, out_shape: Any, **_: Any) -> int:
+    return conv_flop_count(x, weight, out_shape, transposed=flipped)
+
+
+@register_flop_formula(torch.ops.diffusion_labs.winograd_weight_gradient)
+def _weight_flops(x: Any, dy: Any, *, out_shape: Any, **_: Any) -> int:
+    return conv_flop_count(x, out_shape, dy)

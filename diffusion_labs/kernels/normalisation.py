@@ -1,0 +1,152 @@
+"""Group normalisation, scale and shift, SiLU and dropout in one pass over the data."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffusion_labs.kernels.build import call
+from diffusion_labs.kernels.choice import suited
+
+LANES = 8  # numbers in one register
+LEAST_SIZE = 2**17  # with fewer numbers, calling the kernel costs what is saved
+HASH_BITS = 2**32 - 1
+
+
+def fits_norm_silu(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether ``norm_silu`` is written for these tensors, and faster than single operations.
+
+    In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
+    """
+    return (
+        x.dim() > 2
+        and math.prod(x.shape[2:]) % LANES == 0
+        and (torch.compiler.is_compiling() or LEAST_SIZE <= x.numel() <= HASH_BITS)
+        and suited(x, *others)
+    )
+
+
+def norm_silu(x: Tensor, scale: Tensor, shift: Tensor, num_groups: int, eps: float, dropout: float = 0.0) -> Tensor:
+    """``dropout(SiLU(group_norm(x) * scale + shift))`` of what ``fits_norm_silu``.
+
+    Args:
+        x: input ``[b, c, *size]``.
+        scale: ``[b, c]``.
+        shift: ``[b, c]``.
+        num_groups: groups of channels.
+        eps: added to the variance.
+        dropout: rate of dropout. Which elements are dropped is a function of their number and of one draw from torch.
+    """
+    seed = torch.randint(2**62, ()) if dropout > 0 else None
+    return group_norm_silu(x, scale, shift, seed, num_groups, eps, dropout)[0]
+
+
+def reference(
+    x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
+) -> Tensor:
+    """The same in PyTorch's operations, which can be differentiated any number of times."""
+    shape = (*scale.shape, *[1] * (x.dim() - 2))
+    y = F.silu(F.group_norm(x, num_groups, eps=eps) * scale.reshape(shape) + shift.reshape(shape))
+    return y if seed is None else y * random_mask(x.shape, seed, dropout).to(y)
+
+
+def random_mask(shape: torch.Size, seed: Tensor, dropout: float) -> Tensor:
+    """What dropout multiplies by: 0 at the given rate, else ``1 / (1 - rate)``.
+
+    A hash of the element's number and the seed: two rounds, with the multipliers of MurmurHash3's finaliser.
+    """
+    h = (torch.arange(shape.numel()) * 0x9E3779B1 & HASH_BITS) ^ (seed & HASH_BITS)
+    h = ((h ^ h >> 16) * 0x85EBCA6B + (seed >> 32)) & HASH_BITS
+    h = (h ^ h >> 13) * 0xC2B2AE35 & HASH_BITS
+    kept = (h ^ h >> 16) >> 1 >= int(dropout * 2**31)
+    return kept.reshape(shape) / (1 - dropout)
+
+
+@torch.library.custom_op("diffusion_labs::group_norm_silu", mutates_args=())
+def group_norm_silu(
+    x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and mean and 1 / standard deviation of each group, ``[b, groups]``; see ``norm_silu``."""
+    x, scale, shift = x.contiguous(), scale.contiguous(), shift.contiguous()
+    results = _results(x, scale, shift, seed, num_groups, eps, dropout)
+    sizes = (*x.shape[:2], math.prod(x.shape[2:]), num_groups)
+    call("norm_silu", x, scale, shift, *results, *sizes, eps, dropout, 0 if seed is None else int(seed))
+    return results
+
+
+@group_norm_silu.register_fake
+def _results(
+    x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape[0], num_groups), x.new_empty(x.shape[0], num_groups)
+
+
+@torch.library.custom_op("diffusion_labs::group_norm_silu_gradient", mutates_args=())
+def group_norm_silu_gradient(
+    dy: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    seed: Tensor | None,
+    eps: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, scale and shift, from that of the result."""
+    dy, x, scale, shift = dy.contiguous(), x.contiguous(), scale.contiguous(), shift.contiguous()
+    gradients = _gradients(dy, x, scale, shift, mean, rstd, seed, eps, dropout)
+    sizes = (*x.shape[:2], math.prod(x.shape[2:]), mean.shape[1])
+    seed_value = 0 if seed is None else int(seed)
+    call("norm_silu_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, dropout, seed_value)
+    return gradients
+
+
+@group_norm_silu_gradient.register_fake
+def _gradients(
+    dy: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    seed: Tensor | None,
+    eps: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, scale, shift, seed, _, ctx.eps, ctx.dropout = inputs
+    _, mean, rstd = output
+    ctx.save_for_backward(x, scale, shift, mean, rstd, seed)
+    ctx.mark_non_differentiable(mean, rstd)
+
+
+def _backward(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradients = group_norm_silu_gradient(dy, *ctx.saved_tensors, ctx.eps, ctx.dropout)
+    return *gradients, None, None, None, None
+
+
+group_norm_silu.register_autograd(_backward, setup_context=_keep)
+
+
+def _keep_first(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.eps, ctx.dropout = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _second_backward(ctx: Any, *second: Tensor) -> tuple[Tensor | None, ...]:
+    *inputs, mean, _, seed = ctx.saved_tensors
+    with torch.enable_grad():
+        dy, x, scale, shift = (value.detach().requires_grad_() for value in inputs)
+        y = reference(x, scale, shift, seed, mean.shape[1], ctx.eps, ctx.dropout)
+        first = torch.autograd.grad(y, (x, scale, shift), dy, create_graph=True)
+        gradients = torch.autograd.grad(first, (dy, x, scale, shift), second)
+    return *gradients, None, None, None, None, None
+
+
+group_norm_silu_gradient.register_autograd(_second_backward, setup_context=_keep_first)

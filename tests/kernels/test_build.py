@@ -1,0 +1,74 @@
+"""When and how the kernels are compiled."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_labs.kernels.build import compiled, library
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or shutil.which("g++") is None, reason="needs Linux and g++"
+)
+CALL = """
+import torch
+from diffusion_labs.kernels import convolution_3x3
+print(float(convolution_3x3(torch.ones(1, 16, 16, 16), torch.ones(16, 16, 3, 3), None).sum()))
+"""
+EXPECTED = 16.0 * 16 * 46 * 46  # 3x3 windows in a square of side 16 with a border: (3 * 16 - 2)^2 products per channel
+
+
+def start(code: str, **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env={**os.environ, **environment}, stdout=pipe, stderr=pipe, text=True)
+
+
+def folder(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "diffusion_labs").glob("*")) if (tmp_path / "diffusion_labs").exists() else []
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="needs AVX2")
+def test_several_processes_compile_at_once_and_quietly(tmp_path: Path) -> None:
+    processes = [start(CALL, DIFFUSION_LABS_KERNELS="1", XDG_CACHE_HOME=str(tmp_path)) for _ in range(3)]
+    for process in processes:
+        out, err = process.communicate()
+        assert (float(out), err) == (pytest.approx(EXPECTED), "")
+    (kept,) = folder(tmp_path)
+    assert kept.suffix == ".so"
+
+
+def test_nothing_is_compiled_by_an_import_or_where_the_switch_is_off(tmp_path: Path) -> None:
+    network = "import diffusion_labs as dl; dl.adm_unet(model_channels=32, channel_mult=(1,))"
+    for code, switch in ((network, "1"), (CALL, "0")):
+        _, err = start(code, DIFFUSION_LABS_KERNELS=switch, XDG_CACHE_HOME=str(tmp_path)).communicate()
+        assert err == ""
+    assert folder(tmp_path) == []
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="needs AVX2")
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_there_is_one_warning_and_pytorch_computes(compiler: str, tmp_path: Path) -> None:
+    environment = {"DIFFUSION_LABS_KERNELS": "1", "XDG_CACHE_HOME": str(tmp_path), "CXX": compiler}
+    out, err = start(CALL + CALL, **environment).communicate()
+    assert [float(line) for line in out.split()] == [EXPECTED, EXPECTED]
+    assert err.count("could not be compiled") == 1
+
+
+def test_compiled_kernels_are_kept(tmp_path: Path) -> None:
+    path = compiled(tmp_path)
+    before = path.stat().st_mtime_ns
+    assert compiled(tmp_path) == path
+    assert path.stat().st_mtime_ns == before
+
+
+def test_there_is_one_pool_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "1")
+    if library() is None:
+        pytest.skip("needs AVX2")
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "omp" in line}
+    assert len({path for path in loaded if Path(path).name.startswith(("libgomp", "libomp", "libiomp"))}) == 1

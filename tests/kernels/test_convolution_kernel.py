@@ -1,0 +1,130 @@
+"""The Winograd convolution against PyTorch's in float64, and where it is not used."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffusion_labs.kernels.build import library
+from diffusion_labs.kernels.convolution import convolution_3x3, winograd_convolution, winograd_weight_gradient
+
+TOLERANCE = 1e-5  # of float32; the plain convolution has 1e-6
+SHAPES = [(16, 32, 32, 32, 32), (2, 16, 48, 32, 8), (16, 128, 64, 4, 4), (3, 32, 16, 12, 20), (1, 256, 16, 16, 16)]
+
+
+@pytest.fixture(autouse=True)
+def kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "1")
+    if library() is None:
+        pytest.skip("needs Linux, a processor with AVX2 and g++")
+
+
+def tensors(b: int, c: int, o: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(b, c, h, w), torch.randn(o, c, 3, 3), torch.randn(o)
+
+
+def error(value: Tensor, exact: Tensor) -> float:
+    return float((value.detach().double() - exact.detach()).norm() / exact.detach().norm())
+
+
+def used(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernel is what computes."""
+    with torch.profiler.profile() as profile:
+        convolution_3x3(x, weight, bias)
+    return any(event.key == "diffusion_labs::winograd_convolution" for event in profile.key_averages())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_outputs_and_gradients_equal_those_in_float64(shape: tuple[int, ...], threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        inputs = [value.requires_grad_() for value in tensors(*shape)]
+        exact = [value.detach().double().requires_grad_() for value in inputs]
+        assert used(*inputs)
+        y, y_exact = convolution_3x3(*inputs), F.conv2d(*exact, padding=1)
+        dy = torch.randn_like(y)
+        assert error(y, y_exact) < TOLERANCE
+        for value, expected in zip(
+            torch.autograd.grad(y, inputs, dy), torch.autograd.grad(y_exact, exact, dy.double()), strict=True
+        ):
+            assert error(value, expected) < TOLERANCE
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_gradients_of_gradients_equal_those_in_float64() -> None:
+    inputs = [value.requires_grad_() for value in tensors(2, 32, 16, 16, 16)]
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+
+    def second(y: Tensor, values: list[Tensor]) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(y.square().sum(), values[:2], create_graph=True)
+        return torch.autograd.grad(sum(value.square().sum() for value in first), values)
+
+    results = second(convolution_3x3(*inputs), inputs)
+    for value, expected in zip(results, second(F.conv2d(*exact, padding=1), exact), strict=True):
+        assert error(value, expected) < 10 * TOLERANCE
+
+
+def test_the_transpose_is_the_adjoint() -> None:
+    """``<conv(x), y> == <x, transpose(y)>``, and the gradient of the weights is that of the same number."""
+    x, weight, _ = tensors(2, 32, 48, 16, 16)
+    y = torch.randn(2, 48, 16, 16)
+    product = (winograd_convolution(x, weight, None, False).double() * y).sum()
+    scale = x.norm() * weight.norm() * y.norm()
+    assert abs(product - (winograd_convolution(y, weight, None, True).double() * x).sum()) < 1e-7 * scale
+    assert abs(product - (winograd_weight_gradient(x, y).double() * weight).sum()) < 1e-7 * scale
+
+
+def test_takes_any_layout() -> None:
+    x, weight, bias = tensors(4, 32, 16, 16, 16)
+    expected = convolution_3x3(x, weight, bias)
+    torch.testing.assert_close(
+        convolution_3x3(x.to(memory_format=torch.channels_last), weight.mT.contiguous().mT, bias), expected
+    )
+
+
+def test_the_result_is_the_same_each_time() -> None:
+    x, weight, _ = tensors(16, 32, 32, 16, 16)
+    first, second = ((convolution_3x3(x, weight, None), winograd_weight_gradient(x, x)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 33, 32, 16, 16), (16, 32, 3, 16, 16), (16, 32, 32, 15, 16), (16, 32, 32, 16, 18), (1, 32, 32, 8, 8)]
+)
+def test_other_sizes_are_left_to_pytorch(shape: tuple[int, ...]) -> None:
+    inputs = tensors(*shape)
+    assert not used(*inputs)
+    assert torch.equal(convolution_3x3(*inputs), F.conv2d(*inputs, padding=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_are_left_to_pytorch(dtype: torch.dtype) -> None:
+    inputs = [value.to(dtype) for value in tensors(16, 32, 16, 8, 8)]
+    assert torch.equal(convolution_3x3(*inputs), F.conv2d(*inputs, padding=1))
+
+
+def test_autocast_and_function_transforms_are_left_to_pytorch() -> None:
+    x, weight, bias = tensors(4, 32, 16, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution_3x3(x, weight, bias).dtype == torch.bfloat16
+    _, tangent = torch.func.jvp(lambda value: convolution_3x3(value, weight, bias), (x,), (x,))
+    torch.testing.assert_close(tangent, F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)
+    gradient = torch.func.grad(lambda value: convolution_3x3(value, weight, bias).sum())(x)
+    assert gradient.shape == x.shape
+
+
+def test_the_switch_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = tensors(4, 32, 16, 16, 16)
+    assert used(*inputs)
+    monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "0")
+    assert not used(*inputs)
+
+
+def test_the_operators_keep_the_rules_of_pytorch() -> None:
+    x, weight, bias = (value.requires_grad_() for value in tensors(2, 16, 32, 16, 16))
+    for flipped, value in ((False, x), (True, torch.randn(2, 32, 16, 16, requires_grad=True))):
+        torch.library.opcheck(winograd_convolution, (value, weight, None if flipped else bias, flipped))
+    torch.library.opcheck(winograd_weight_gradient, (x, torch.randn(2, 32, 16, 16, requires_grad=True)))

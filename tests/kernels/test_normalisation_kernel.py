@@ -1,0 +1,130 @@
+"""The fused norm, SiLU and dropout against PyTorch's operations in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion_labs.kernels.build import library
+from diffusion_labs.kernels.normalisation import (
+    fits_norm_silu,
+    group_norm_silu,
+    group_norm_silu_gradient,
+    norm_silu,
+    random_mask,
+    reference,
+)
+from diffusion_labs.layers import GroupNormSiLU
+
+TOLERANCE = 2e-6
+
+
+@pytest.fixture(autouse=True)
+def kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "1")
+    if library() is None:
+        pytest.skip("needs Linux, a processor with AVX2 and g++")
+
+
+def tensors(b: int, c: int, *size: int) -> list[Tensor]:
+    return [3 * torch.randn(b, c, *size) + 1, torch.randn(b, c), torch.randn(b, c)]
+
+
+def error(value: Tensor, exact: Tensor) -> float:
+    return float((value.detach().double() - exact.detach()).norm() / exact.detach().norm())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(4, 32, 32, 32), (3, 96, 8, 4), (2, 64, 40), (2, 32, 4, 4, 4)])
+def test_outputs_and_gradients_equal_those_in_float64(shape: tuple[int, ...], dropout: float) -> None:
+    inputs = [value.requires_grad_() for value in tensors(*shape)]
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    seed = torch.tensor(2**61 + 12345) if dropout else None
+    y, *_ = group_norm_silu(*inputs, seed, 16, 1e-5, dropout)
+    y_exact = reference(*exact, seed, 16, 1e-5, dropout)
+    assert error(y, y_exact) < TOLERANCE
+    dy = torch.randn_like(y)
+    for value, expected in zip(
+        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(y_exact, exact, dy.double()), strict=True
+    ):
+        assert error(value, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradients_of_gradients_equal_those_in_float64(dropout: float) -> None:
+    inputs = [value.requires_grad_() for value in tensors(2, 32, 8, 8)]
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    seed = torch.tensor(7) if dropout else None
+
+    def second(y: Tensor, values: list[Tensor]) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(y.square().sum(), values, create_graph=True)
+        return torch.autograd.grad(sum(value.square().sum() for value in first), values)
+
+    results = second(group_norm_silu(*inputs, seed, 32, 1e-5, dropout)[0], inputs)
+    for value, expected in zip(results, second(reference(*exact, seed, 32, 1e-5, dropout), exact), strict=True):
+        assert error(value, expected) < 1e-4
+
+
+def test_large_inputs_neither_overflow_nor_vanish() -> None:
+    x, scale, shift = torch.randn(1, 32, 8, 8), torch.full((1, 32), 100.0), torch.zeros(1, 32)
+    y = norm_silu(x, scale, shift, 32, 1e-5)
+    assert torch.isfinite(y).all()
+    torch.testing.assert_close(y, reference(x, scale, shift, None, 32, 1e-5, 0.0))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_the_mask_drops_at_its_rate_and_independently(rate: float) -> None:
+    masks = torch.stack([random_mask(torch.Size([2**18]), torch.randint(2**62, ()), rate) for _ in range(4)])
+    assert masks.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
+    deviation = (rate / (1 - rate)) ** 0.5  # of one element, whose mean is 1
+    assert (masks.mean(1) - 1).abs().max() < 5 * deviation / 2**9
+    centred = (masks - 1) / deviation
+    correlations = (centred @ centred.T / 2**18).fill_diagonal_(0)
+    assert correlations.abs().max() < 5 / 2**9
+    for distance in (1, 2, 8, 32, 1024):
+        assert (centred[:, distance:] * centred[:, :-distance]).mean(1).abs().max() < 5 / 2**9
+
+
+def test_dropout_follows_the_seed_of_torch() -> None:
+    layer, x = GroupNormSiLU(32, dropout=0.2).train(), torch.randn(16, 32, 16, 16)
+
+    def draw(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return layer(x)
+
+    assert fits_norm_silu(x, layer.weight)
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+    assert (draw(0) == 0).float().mean() == pytest.approx(0.2, abs=0.01)
+    assert (layer.eval()(x) == 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("given", ["neither", "shift", "both"])
+def test_the_layer_equals_its_plain_path(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x, dy = GroupNormSiLU(64), torch.randn(4, 64, 32, 32, requires_grad=True), torch.randn(4, 64, 32, 32)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    scale, shift = torch.randn(4, 64, requires_grad=True), torch.randn(4, 64, requires_grad=True)
+    modulation = {"neither": {}, "shift": {"shift": shift}, "both": {"scale": scale, "shift": shift}}[given]
+    values = [x, layer.weight, layer.bias, *modulation.values()]
+
+    def run() -> list[Tensor]:
+        y = layer(x, **modulation)
+        return [y, *torch.autograd.grad(y, values, dy)]
+
+    assert fits_norm_silu(x, layer.weight, scale, shift)
+    results = run()
+    monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "0")
+    assert not fits_norm_silu(x, layer.weight, scale, shift)
+    for value, expected in zip(results, run(), strict=True):
+        assert error(value, expected.double()) < 1e-5
+
+
+def test_the_operators_keep_the_rules_of_pytorch() -> None:
+    x, scale, shift = (value.requires_grad_() for value in tensors(2, 32, 8, 8))
+    seed = torch.tensor(3)
+    for arguments in ((None, 32, 1e-5, 0.0), (seed, 32, 1e-5, 0.5)):
+        torch.library.opcheck(group_norm_silu, (x, scale, shift, *arguments))
+    mean, rstd = torch.zeros(2, 32), torch.ones(2, 32)
+    torch.library.opcheck(
+        group_norm_silu_gradient, (x.detach(), *(v.detach() for v in (x, scale, shift)), mean, rstd, seed, 1e-5, 0.5)
+    )
