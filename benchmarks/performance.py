@@ -5,6 +5,7 @@ make bench ARGS="performance --quick --docs DIR"  # tries it, in minutes
 python -m benchmarks performance --questions      # makes the page again, from the figures that there are
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.speed import overhead
+from benchmarks.speed.machine import prepare
 from benchmarks.speed.page import page, picture_name
 from benchmarks.speed.plots import draw
 from benchmarks.speed.section import read
@@ -66,9 +69,12 @@ def main(arguments: Sequence[str]) -> None:
 
 def carried_out(name: str, options: Options) -> bool:
     """Measure one question in a process of its own, and say how long it took."""
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks", name, *arguments_of(name, options)]
-    done = subprocess.run(command).returncode == 0
+    began, arguments = time.perf_counter(), arguments_of(name, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks", name, *arguments]).returncode == 0
+    if done and name == "sampler_overhead":
+        prepare(1)  # as it does
+        overhead.section(json.loads((options.out / overhead.FILE).read_text())).write(options.out, arguments)
     print(f"{name}: {'done' if done else 'FAILED'} in {time.perf_counter() - began:.0f} s", flush=True)
     return done
 
@@ -76,7 +82,9 @@ def carried_out(name: str, options: Options) -> bool:
 def arguments_of(name: str, options: Options) -> list[str]:
     """The arguments of one question."""
     arguments = ["--out", str(options.out)]
-    if name not in ("import_time", "sampler_overhead"):
+    if name == "sampler_overhead":
+        return [*arguments, *["--repetitions", "2"] * options.quick]
+    if name != "import_time":
         arguments += ["--threads", str(options.threads)]
     if name == "time_to_accuracy":
         arguments += ["--run", str(options.run)]

@@ -35,6 +35,7 @@ SOLVERS: dict[str, Callable[..., Any]] = {
 }
 GRIDS = {"trailing": dl.trailing, "linspace": dl.linspace, "karras": dl.karras, "uniform_log_snr": dl.uniform_log_snr}
 INTERVALS = [(low, high) for low in (0.0, 0.1, 0.2, 0.4) for high in (5.0, 10.0, 20.0, float("inf"))]
+EVERYWHERE = (0.0, float("inf"))
 SPACINGS = ("leading", "trailing")  # of diffusers: its default, and ours
 THEIR_STEPS = (10, 20, 50, 100)
 
@@ -79,11 +80,11 @@ class Choice(NamedTuple):
     solver: str
     grid: str
     steps: int
-    interval: tuple[float, float] = (0.0, float("inf"))
+    interval: tuple[float, float] = EVERYWHERE
 
     def __str__(self) -> str:
         low, high = self.interval
-        guided = "" if self.interval == (0.0, float("inf")) else f", guided from {low:g} to {high:g}"
+        guided = "" if self.interval == EVERYWHERE else f", guided from {low:g} to {high:g}"
         return f"{self.solver}, {self.grid}, {self.steps} steps{guided}"
 
 
@@ -91,17 +92,21 @@ class Problem:
     """A set of noise and classes for the model of a run, and the samples that are the aim.
 
     Args:
-        run: see ``Options``.
         options: of the measurement.
         first_seed: of the noise.
+
+    Raises:
+        ValueError: if the model has no classes, or predicts something else than v.
     """
 
     def __init__(self, options: Options, first_seed: int) -> None:
         model, sizes = load_run(options.run)
         sampler = sizes.sampler(model)
         if not sizes.class_names:
-            raise ValueError(f"the model of {options.run} has no classes; give the run of a recipe with classes")
+            raise ValueError(f"the model of --run ({options.run}) has no classes; give the run of a recipe that has")
         self.model, self.schedule, self.predictor = sampler.model, sampler.schedule, sampler.predictor
+        if type(self.predictor) is not dl.VPredictor:
+            raise ValueError(f"the model of --run ({options.run}) must predict v, as diffusers is told that it does")
         self.model.guidance_scale = options.guidance_scale
         seeds = seeded(range(first_seed, first_seed + options.count))
         given = {"class": torch.arange(options.count) % len(sizes.class_names)}
@@ -112,36 +117,32 @@ class Problem:
         else:
             self.noise = self.schedule.sample_prior((options.count, *sizes.image_shape), seeds)
         self.conditions = given
-        self.aim = self.run(dl.DDIMSampler, dl.trailing, options.reference_steps)
+        self.aim = self.sampler(dl.DDIMSampler, dl.trailing, options.reference_steps)()
 
-    def run(
-        self,
-        solver: Callable[..., Any],
-        grid: Any,
-        steps: int,
-        interval: tuple[float, float] = (0.0, float("inf")),
-    ) -> Tensor:
-        """Our samples."""
+    def sampler(
+        self, solver: Callable[..., Any], grid: Any, steps: int, interval: tuple[float, float] = EVERYWHERE
+    ) -> Callable[[], Tensor]:
+        """Makes our samples."""
         low, high = interval
-        whole = interval == (0.0, float("inf"))
-        self.model.interval = None if whole else dl.GuidanceInterval(self.schedule, low=low, high=high)
+        acts = None if interval == EVERYWHERE else dl.GuidanceInterval(self.schedule, low=low, high=high)
         parts = self.model, self.schedule, self.predictor
         sampler = solver(*parts, eval_steps=steps, grid=grid, progress_bar=False).eval()
-        samples: Tensor = sampler(self.noise, conditional_inputs=self.conditions)
-        return samples
 
-    def choose(self, choice: Choice) -> Tensor:
-        """The samples of a choice."""
-        return self.run(SOLVERS[choice.solver], GRIDS[choice.grid], choice.steps, choice.interval)
+        def sample() -> Tensor:
+            self.model.interval = acts
+            return sampler(self.noise, conditional_inputs=self.conditions)
 
-    @torch.no_grad()
-    def diffusers(self, steps: int, spacing: str) -> Tensor:
-        """Those of diffusers' DDIM, which is given the guided prediction of this library's adapter."""
+        return sample
+
+    def chosen(self, choice: Choice) -> Callable[[], Tensor]:
+        """Makes the samples of a choice."""
+        return self.sampler(SOLVERS[choice.solver], GRIDS[choice.grid], choice.steps, choice.interval)
+
+    def diffusers(self, steps: int, spacing: str) -> Callable[[], Tensor]:
+        """Makes those of diffusers' DDIM, which is given the guided prediction of this library's adapter."""
         from diffusers import DDIMScheduler
 
-        self.model.interval = None
-        times = torch.arange(1000)
-        kept = self.schedule.alpha(times).double() ** 2
+        kept = self.schedule.alpha(torch.arange(1000)).double() ** 2
         betas = 1 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         scheduler = DDIMScheduler(
             1000,
@@ -150,16 +151,22 @@ class Problem:
             clip_sample=self.predictor.clamp is not None,
             timestep_spacing=spacing,
         )
-        scheduler.set_timesteps(steps)
-        x = self.noise
-        for t in scheduler.timesteps:
-            prediction = self.model(x, t.expand(len(x)), self.conditions).prediction
-            x = scheduler.step(prediction, t, x, return_dict=False)[0]
-        return x
 
-    def error(self, samples: Tensor) -> float:
+        @torch.no_grad()
+        def sample() -> Tensor:
+            self.model.interval = None
+            scheduler.set_timesteps(steps)
+            x = self.noise
+            for t in scheduler.timesteps:
+                prediction = self.model(x, t.expand(len(x)), self.conditions).prediction
+                x = scheduler.step(prediction, t, x, return_dict=False)[0]
+            return x
+
+        return sample
+
+    def error(self, sample: Callable[[], Tensor]) -> float:
         """The distance to the aim."""
-        return (samples - self.aim).square().flatten(1).mean(1).sqrt().mean().item()
+        return (sample() - self.aim).square().flatten(1).mean(1).sqrt().mean().item()
 
     def cost(self, choice: Choice) -> float:
         """Passes of the network for each sample: two in a guided step."""
@@ -189,19 +196,19 @@ def measure(options: Options) -> Section:
     spacing = min(SPACINGS, key=lambda spacing: their_errors[50, spacing])
     limits = {problem: problem.error(problem.diffusers(50, spacing)) for problem in (tuned, tested)}
 
-    errors = {choice: tuned.error(tuned.choose(choice)) for choice in choices(tuned, options)}
+    errors = {choice: tuned.error(tuned.chosen(choice)) for choice in choices(tuned, options)}
     reach = sorted((c for c in errors if errors[c] <= limits[tuned]), key=lambda c: (tuned.cost(c), errors[c]))
-    best = next((c for c in reach if tested.error(tested.choose(c)) <= limits[tested]), None)
+    best = next((c for c in reach if tested.error(tested.chosen(c)) <= limits[tested]), None)
     if best is None:
         raise ValueError(f"none of steps {options.steps} reaches the error of diffusers' DDIM; give more steps")
 
     theirs = f"diffusers DDIM, 50 steps, {spacing}"
     calls: dict[str, Callable[[], Any]] = {
-        theirs: lambda: tested.diffusers(50, spacing),
-        "ours": lambda: tested.choose(best),
+        theirs: tested.diffusers(50, spacing),
+        "ours": tested.chosen(best),
     }
     seconds = interleaved(calls, options.rounds)
-    found = {"ours": tested.error(tested.choose(best)), theirs: limits[tested]}
+    found = {"ours": tested.error(tested.chosen(best)), theirs: limits[tested]}
     names = {"ours": f"ours: {best}", theirs: theirs}
     rows = [
         [names[n], f"{found[n]:.4f}", f"{median(seconds, n):.3f}", f"{ratio(seconds, n, theirs):.3f}"] for n in names
@@ -258,7 +265,7 @@ def choices(problem: Problem, options: Options) -> Iterator[Choice]:
     for steps in options.steps:
         plain = [Choice(solver, grid, steps) for solver, grid in product(SOLVERS, GRIDS)]
         yield from plain
-        best = sorted(plain, key=lambda choice: problem.error(problem.choose(choice)))[:2]
+        best = sorted(plain, key=lambda choice: problem.error(problem.chosen(choice)))[:2]
         yield from (choice._replace(interval=interval) for choice in best for interval in INTERVALS)
 
 

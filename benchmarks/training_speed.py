@@ -67,7 +67,7 @@ def measure(options: Options) -> Section:
         calls[name] = trainer(library, network, sizes[name], batch_size)
         if options.compiled and not options.quick:
             network = library.network(sizes[name])
-            network.compile()
+            network.compile(dynamic=False)
             calls[f"{name}, compiled"] = trainer(library, network, sizes[name], batch_size)
     seconds = interleaved(calls, rounds)
     memory = {name: peak_memory(name, sizes[name], batch_size, options.threads) / 2**20 for name in LIBRARIES}

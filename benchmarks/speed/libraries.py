@@ -9,5 +9,4 @@ from benchmarks.speed.torchmultimodal import TorchMultimodal
 LIBRARIES: dict[str, Library] = {
     library.name: library for library in (Ours(), TorchMultimodal(), Diffusers(), DenoisingDiffusion())
 }
-PACKAGES = ("torch", "torchmultimodal-nightly", "diffusers", "denoising-diffusion-pytorch")
 LEFT_OUT = "guided-diffusion is not on PyPI, so it is not here."

@@ -3,7 +3,6 @@
 import datetime
 import os
 import platform
-import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,10 +66,3 @@ def gemm() -> Callable[[], None]:
 def gemm_flops() -> float:
     """FLOPs of ``gemm``."""
     return 2.0 * GEMM_SIDE**3
-
-
-def seconds_of(call: Callable[[], Any]) -> float:
-    """How long a call takes, once."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.speed.section import Claim, Section, Table
 
 
@@ -102,9 +103,3 @@ def titled(each: Table, *, alone: bool) -> str:
 def picture_name(section: Section, index: int) -> str:
     """The file of a picture."""
     return f"{section.name}-{index + 1}.svg"
-
-
-def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
