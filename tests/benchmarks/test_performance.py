@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import performance, sampling_speed, scaling, training_speed
-from benchmarks.speed import overhead
+from benchmarks.speed import memory, overhead
 from benchmarks.speed.libraries import LIBRARIES
 from benchmarks.speed.page import page
 from benchmarks.speed.rounds import fastest, interleaved, ratio
@@ -112,9 +112,9 @@ SECONDS = {
 
 
 def test_the_fastest_of_ours_is_compared_with_the_fastest_peer_and_memory_with_the_lowest() -> None:
-    memory = {"diffusion_labs": 90.0, "a": 200.0, "b": 100.0}
-    counts, flops = dict.fromkeys(memory, 1), dict.fromkeys(memory, training_speed.gemm_flops())
-    section = training_speed.section(SECONDS, memory, flops, counts, 0.5, 1)
+    peaks = {"diffusion_labs": 90.0, "a": 200.0, "b": 100.0}
+    counts, flops = dict.fromkeys(peaks, 1), dict.fromkeys(peaks, training_speed.gemm_flops())
+    section = training_speed.section(SECONDS, peaks, flops, counts, 0.5, 1)
     assert [claim.figure for claim in section.claims] == [3.0, 0.9, 1.0, 0.5]
     assert [claim.holds for claim in section.claims] == [True, True, True, False]
     assert "(a)" in section.claims[0].question
@@ -144,6 +144,13 @@ def test_overheads_are_compared_with_the_lowest_of_the_others() -> None:
     assert [claim.holds for claim in claims] == [True, False, True, True, False]
     assert claims[3].figure == 0.5
     assert claims[4].figure == pytest.approx(1.3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells peaks of memory")
+def test_memory_is_that_of_the_call_and_not_of_a_higher_peak_before() -> None:
+    torch.ones(400 * 2**18)  # 400 MiB, freed
+    measured = memory.growth(lambda: torch.ones(100 * 2**18))
+    assert measured / 2**20 == pytest.approx(100, abs=10)
 
 
 MACHINE = {
