@@ -180,7 +180,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run with command line arguments."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks time_to_accuracy")
     if options.quick:
-        few = {"rounds": 2, "count": 2, "reference_steps": 250, "steps": (10, 25)}
+        few = {"rounds": 2, "count": 2, "reference_steps": 250, "steps": (20,)}
         options = Options(**{**vars(options), **few})
     prepare(options.threads)
     measure(options).write(options.out, arguments)
