@@ -1,4 +1,4 @@
-# Every target is a command of scripts/bootstrap.py, which installs .venv first when that is needed.
+# Every target is a command of scripts/bootstrap.py, which installs .venv, or .venv-peers for bench, when needed.
 # Without make: python3 scripts/bootstrap.py TARGET
 
 PYTHON ?= python3
@@ -34,7 +34,7 @@ format:  ## Format the code and fix what the linter can fix
 check:  ## Everything that CI runs: lint, then test
 	@$(RUN) check $(PYTEST_ARGS)
 
-bench:  ## Run the benchmarks
+bench:  ## Measure speed, ours and other libraries': docs/performance.md; ARGS="NAME [OPTIONS]" for one benchmark
 	@$(RUN) bench $(ARGS)
 
 solver-report:  ## Measure every solver, ours and other libraries': docs/solvers.md (minutes)

@@ -8,12 +8,18 @@ BENCHMARKS = {
     "caption_sheet": "samples of a run of ldm-emoji or dalle2-emoji for 25 captions, beside training images",
     "dalle2_quality": "images from text, prior and inversion of a run of dalle2-mnist, and its gates",
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
-    "import_time": "what `import diffusion_labs` costs beyond `import torch`",
     "kernels": "layers, training and sampling steps of the ADM U-Net with and without the kernels for the CPU",
+    "import_time": "what `import diffusion_labs` costs beyond `import torch`, and how soon the command line answers",
+    "input_pipeline": "the time of making a batch, as a share of a training step",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",
+    "performance": "all questions of speed, and the page of the answers: docs/performance.md",
     "plan_memory": "memory of real updates beside that which `diffusion-labs plan` tells, and its gates",
     "sampler_overhead": "microseconds of each step of a sampler beside its network, ours and other libraries'",
+    "sampling_speed": "a guided sampling step of the same network, against other libraries",
+    "scaling": "how time and memory grow with batch, pixels, width and steps",
     "solver_report": "error against calls for every solver, beside other libraries': docs/solvers.md",
+    "time_to_accuracy": "wall time to the accuracy of diffusers' DDIM in 50 steps, on the network of a run",
+    "training_speed": "images per second and memory of a training step, against other libraries",
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
+from benchmarks.markdown import table
 from benchmarks.solvers.measure import LIBRARIES, Run
 from benchmarks.solvers.ours import grids
 from benchmarks.solvers.stochastic import Weak
@@ -292,9 +293,3 @@ def number(error: float, lowest: float) -> str:
     if not math.isfinite(error):
         return "-"
     return f"**{error:.1e}**" if error <= 1.01 * lowest else f"{error:.1e}"
-
-
-def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

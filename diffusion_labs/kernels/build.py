@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_labs.compilation import constant
+
 SOURCES = ("vector.h", "product.h", "winograd.cpp", "norm.cpp")
 FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
 SWITCH = "DIFFUSION_LABS_KERNELS"
@@ -25,6 +27,7 @@ SWITCH = "DIFFUSION_LABS_KERNELS"
 logger = logging.getLogger(__name__)
 
 
+@constant
 def available() -> bool:
     """Whether the kernels can be used here; the first call compiles them.
 
@@ -32,10 +35,6 @@ def available() -> bool:
     faster. The environment variable ``DIFFUSION_LABS_KERNELS=0`` switches them off.
     """
     return os.environ.get(SWITCH, "1") != "0" and library() is not None
-
-
-# What torch.compiler.assume_constant_result does, which takes two seconds to import torch's compiler
-available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
