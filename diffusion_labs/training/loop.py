@@ -29,7 +29,15 @@ from diffusion_labs.training.experiment import Experiment, Preview, batch_size
 from diffusion_labs.training.heartbeat import Heartbeat
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
-from diffusion_labs.training.parallelism import chosen, compile_blocks, gathered, gradients_kept, share, whole
+from diffusion_labs.training.parallelism import (
+    chosen,
+    collected,
+    compile_blocks,
+    gathered,
+    gradients_kept,
+    share,
+    whole,
+)
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 from diffusion_labs.training.tensor_parallelism import (
     TensorGroup,
@@ -159,13 +167,13 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
                 )
                 losses, images, logged = [], 0, now
             if snapshot_every is not None and (last or state.step % snapshot_every == 0):
-                content = whole(snapshot_of(state.power_averages))
+                content = collected(snapshot_of(state.power_averages), keep=world.main)
                 if world.main:
                     snapshots.save(state.step, content)
             if save:
                 if last or stop:
                     snapshots.finish(needed=True)  # before there is a checkpoint, from which it would not come again
-                content = whole(state.state_dict(world))
+                content = collected(state.state_dict(world), keep=world.main)
                 if world.main:
                     writer.save(state.step, content)
                     if last or stop:

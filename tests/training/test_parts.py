@@ -1,11 +1,14 @@
 """The objective, the average of the weights and the learning rate."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
 import diffusion_labs as dl
 from diffusion_labs.training import EMA, Objective, WarmupCosine
+from diffusion_labs.training.parallelism import collected
 from tests.catalogue import SCHEDULES, TinyNetwork
 
 
@@ -128,3 +131,23 @@ def test_impossible_settings_are_named(make_experiment) -> None:
     for name in ("steps", "accumulate", "gradient_clip"):
         with pytest.raises(ValueError, match=rf"{name} \(0\) must be positive"):
             make_experiment(**{name: 0})
+
+
+def test_tensors_in_parts_are_kept_where_they_are_wanted_and_one_at_a_time() -> None:
+    """Each is gathered everywhere, since that is an exchange; but no second one before the first is let go."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    class Part:
+        def full_tensor(self) -> torch.Tensor:
+            if alive:
+                assert alive[-1]() is None
+            tensor = torch.ones(3)
+            alive.append(weakref.ref(tensor))
+            return tensor
+
+    value = {"a": [Part(), Part()], "b": (torch.zeros(2), 5)}
+    assert collected(value, keep=False)["a"] == [None, None]
+    assert len(alive) == 2
+    alive.clear()
+    torch.testing.assert_close(collected({"a": Part()}, keep=True), {"a": torch.ones(3)})
+    assert collected(value["b"], keep=True) == value["b"]
