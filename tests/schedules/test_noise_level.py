@@ -11,7 +11,7 @@ WEIGHTS = (0.0, 1.0, -1.0, 0.3, 40.0)
 
 
 @pytest.mark.parametrize("kind", [float, lambda w: torch.tensor(w, dtype=torch.float64)])
-@pytest.mark.parametrize("pair", itertools.product(WEIGHTS, WEIGHTS))
+@pytest.mark.parametrize("pair", list(itertools.product(WEIGHTS, WEIGHTS)))
 def test_a_weighted_sum_is_the_formula_in_float64(pair: tuple[float, float], kind) -> None:
     (a, b), (x, y) = pair, torch.randn(2, 3, 4)
     expected = a * x.double() + b * y.double()
