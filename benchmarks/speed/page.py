@@ -1,6 +1,7 @@
 """The page of what was measured, from the sections: no figure on it is written by hand."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import table
@@ -89,8 +90,8 @@ def part(section: Section, pictures: str) -> str:
     parts = [f"## {section.title}", section.text]
     parts += [f"![{plot.title}]({pictures}/{picture_name(section, i)})" for i, plot in enumerate(section.plots)]
     parts += [titled(each, alone=len(section.tables) == 1) for each in section.tables]
-    threads = section.machine["threads"]
-    parts.append(f"{section.machine['date']}, {threads} thread{'s' * (threads != 1)}: `{section.command}`")
+    threads, command = section.machine["threads"], without_places(section.command)
+    parts.append(f"{section.machine['date']}, {threads} thread{'s' * (threads != 1)}: `{command}`")
     return "\n\n".join(parts)
 
 
@@ -103,3 +104,8 @@ def titled(each: Table, *, alone: bool) -> str:
 def picture_name(section: Section, index: int) -> str:
     """The file of a picture."""
     return f"{section.name}-{index + 1}.svg"
+
+
+def without_places(command: str) -> str:
+    """A command with the last name alone of each absolute path: where the rest lies is the machine's own."""
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in command.split())
