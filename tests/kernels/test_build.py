@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_labs.kernels.build import compiled, library
+from diffusion_labs.kernels.build import compiled
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("g++") is None, reason="needs Linux and g++"
@@ -72,8 +72,9 @@ def test_there_is_one_pool_of_threads() -> None:
     code = (
         "from pathlib import Path; from diffusion_labs.kernels.build import library; import sys\n"
         "if library() is None: sys.exit(3)\n"
-        "names = {Path(line.split()[-1]) for line in Path('/proc/self/maps').read_text().splitlines() if 'omp' in line}\n"
-        "print(len({path for path in names if path.name.startswith(('libgomp', 'libomp', 'libiomp'))}))"
+        "lines = Path('/proc/self/maps').read_text().splitlines()\n"
+        "paths = {Path(line.split()[-1]) for line in lines if 'omp' in line}\n"
+        "print(len({path for path in paths if path.name.startswith(('libgomp', 'libomp', 'libiomp'))}))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "DIFFUSION_LABS_KERNELS": "1"}, capture_output=True, text=True
