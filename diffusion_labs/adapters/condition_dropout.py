@@ -1,6 +1,7 @@
 """Null values of conditions, dropping them in training, and what stands against them in sampling."""
 
 import inspect
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of
+from diffusion_labs.randomness import SAMPLE_KEY, KeyedGenerator, independent_uniform
 
 
 class ConditionDropout(Adapter):
@@ -27,8 +29,9 @@ class ConditionDropout(Adapter):
         guided = tuple(name for names, _ in groups for name in names)
         understood: frozenset[str] = getattr(model, "condition_names", None) or frozenset()
         masks = [mask_of(name) for name in guided if mask_of(name) in understood]
-        super().__init__(model, map(negative_of, (*guided, *masks)))
+        super().__init__(model, (SAMPLE_KEY, *map(negative_of, (*guided, *masks))))
         self.groups = groups
+        self.streams = [zlib.crc32(" ".join(("drop", *names)).encode()) for names, _ in groups]  # of random numbers
         self.guided = guided
         nulls = {**self.null_conditions, **(null or {})}
         self._check(dropout, null or {})
@@ -74,10 +77,14 @@ class ConditionDropout(Adapter):
         return conditions, nulls
 
     def drop(self, conditions: Mapping[str, Tensor], nulls: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-        """Conditions of which some samples' are replaced by their null values."""
+        """Conditions of which some samples' are replaced by their null values.
+
+        Whose, is a function of the sample where the conditions have its ``sample_key``, and else drawn by torch.
+        """
         dropped = dict(conditions)
-        for names, p in self.groups:
-            drop = torch.rand(x.shape[0], device=x.device) < p
+        keys = conditions.get(SAMPLE_KEY)
+        for (names, p), stream in zip(self.groups, self.streams, strict=True):
+            drop = independent_uniform(x, None if keys is None else KeyedGenerator(keys, stream)) < p
             for name in (*names, *map(mask_of, names)):
                 if name in nulls:
                     chosen = drop.reshape(-1, *[1] * (conditions[name].ndim - 1))

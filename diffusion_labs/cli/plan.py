@@ -39,6 +39,7 @@ class PlanOptions:
         parallelism: how they share the model, as for train: "auto" goes by its size and the memory.
         shards: as for train.
         reshard: as for train.
+        tensor_parallel: as for train.
         checkpointing: as for train.
         ema_sigma_rel: as for train, of power-function averages; none if not given.
         device: "cuda" computes in bfloat16 where autocast does, and gathers weights so, "cpu" in float32.
@@ -53,6 +54,7 @@ class PlanOptions:
     parallelism: Parallelism = "auto"
     shards: int | None = None
     reshard: bool = True
+    tensor_parallel: int = 1
     checkpointing: RecomputedBlocks | None = None
     ema_sigma_rel: tuple[float, ...] = ()
     device: Literal["cuda", "cpu"] = "cuda"
@@ -64,6 +66,8 @@ class PlanOptions:
     def __post_init__(self) -> None:
         if self.world_size < 1:
             raise ValueError(f"world_size ({self.world_size}) must be at least 1")
+        if self.tensor_parallel < 1:
+            raise ValueError(f"tensor_parallel ({self.tensor_parallel}) must be at least 1")
         if self.shards is not None and (self.shards < 1 or self.world_size % self.shards):
             raise ValueError(f"shards ({self.shards}) must divide world_size ({self.world_size})")
         for name in ("memory", "peak_tflops", "bandwidth_gb_s", "efficiency"):
@@ -97,7 +101,12 @@ def plan(name: str, chosen: dict[str, Any]) -> bool:
         options = PlanOptions(**{option.name: chosen.pop(option.name) for option in fields(PlanOptions)})
         recomputed = None if options.checkpointing is None else CHECKPOINTING[options.checkpointing]
         traced = trace_recipe(
-            name, chosen, world_size=options.world_size, device=options.device, checkpointing=recomputed
+            name,
+            chosen,
+            world_size=options.world_size,
+            device=options.device,
+            checkpointing=recomputed,
+            tensor_parallel=options.tensor_parallel,
         )
     except (ValueError, OSError, CheckpointError) as error:
         raise UserError(str(error)) from error
@@ -144,6 +153,7 @@ def as_data(plan: Plan, options: PlanOptions) -> dict[str, Any]:
 def report(title: str, update: TracedUpdate, plan: Plan, options: PlanOptions) -> str:
     """A plan as a table, and whether it fits."""
     parts = f" in {plan.shards} parts" if 1 < plan.shards < plan.world_size else ""
+    parts += f", in groups of {plan.tensor} that divide layers" if plan.tensor > 1 else ""
     how = f"{plan.world_size} devices by {plan.parallelism}{parts}, each with"
     how = how if plan.world_size > 1 else "one device, with"
     rows = {

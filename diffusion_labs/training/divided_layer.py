@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,42 @@ from torch import Tensor, nn
 
 from diffusion_labs.partition import Partition
 from diffusion_labs.training.parallelism import whole
+
+
+@runtime_checkable
+class Group(Protocol):
+    """Processes that compute each batch together."""
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of what each of them has."""
+
+    def join(self, part: Tensor, cut: "Cut") -> Tensor:
+        """The whole of a tensor, of which each of them has a part."""
+
+
+class ProcessGroup:
+    """A group of processes of ``torch.distributed``.
+
+    Args:
+        processes: as ``torch.distributed`` knows them.
+    """
+
+    def __init__(self, processes: Any) -> None:
+        self.processes = processes
+
+    def sum(self, x: Tensor) -> Tensor:
+        """See ``Group``."""
+        from torch.distributed._functional_collectives import all_reduce, wait_tensor
+
+        total: Tensor = wait_tensor(all_reduce(x.contiguous(), "sum", self.processes))
+        return total
+
+    def join(self, part: Tensor, cut: "Cut") -> Tensor:
+        """See ``Group``; an exchange between them."""
+        part = whole(part.detach()).contiguous()
+        parts = [torch.empty_like(part) for _ in range(torch.distributed.get_world_size(self.processes))]
+        torch.distributed.all_gather(parts, part, self.processes)
+        return cut.join(parts)
 
 
 @dataclass(frozen=True)
@@ -35,7 +71,7 @@ class Cut:
         return torch.empty_like(joined).index_copy_(self.dim, order, joined)
 
 
-def divide(layer: nn.Module, partition: Partition, size: int, rank: int, group: Any) -> dict[nn.Parameter, Cut]:
+def divide(layer: nn.Module, partition: Partition, size: int, rank: int, group: Group) -> dict[nn.Parameter, Cut]:
     """Let a layer compute its units of one of several processes, and return how its parameters are to be cut."""
     cuts = {}
     for dim, modules in ((0, partition.enter), (1, partition.leave)):
@@ -63,7 +99,7 @@ class Summed(nn.Module):
         group: the processes.
     """
 
-    def __init__(self, layer: nn.Module, group: Any) -> None:
+    def __init__(self, layer: nn.Module, group: Group) -> None:
         super().__init__()
         self.weight: Tensor = layer.weight  # type: ignore[assignment]
         self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
@@ -81,8 +117,8 @@ class _Sum(torch.autograd.Function):
     """The sum over a group, whose gradient is the same everywhere: g of Megatron-LM."""
 
     @staticmethod
-    def forward(x: Tensor, group: Any) -> Tensor:
-        return _sum(x, group)
+    def forward(x: Tensor, group: Group) -> Tensor:
+        return group.sum(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -97,7 +133,7 @@ class _SumOfGradients(torch.autograd.Function):
     """The same, of which each process of a group uses a part: f of Megatron-LM."""
 
     @staticmethod
-    def forward(x: Tensor, group: Any) -> Tensor:
+    def forward(x: Tensor, group: Group) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
@@ -106,34 +142,19 @@ class _SumOfGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _sum(gradient, ctx.group), None
+        return ctx.group.sum(gradient), None
 
 
-def _sum(x: Tensor, group: Any) -> Tensor:
-    from torch.distributed._functional_collectives import all_reduce, wait_tensor
-
-    total: Tensor = wait_tensor(all_reduce(x.contiguous(), "sum", group))
-    return total
-
-
-def _sum_gradient(group: Any) -> Callable[..., Any]:
+def _sum_gradient(group: Group) -> Callable[..., Any]:
     def enter(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (_SumOfGradients.apply(inputs[0], group),)
 
     return enter
 
 
-def _join_parameters(names: Iterable[str], cut: Cut, group: Any) -> Callable[..., None]:
+def _join_parameters(names: Iterable[str], cut: Cut, group: Group) -> Callable[..., None]:
     def join(module: nn.Module, state: dict[str, Any], prefix: str, metadata: object) -> None:
         for name in names:
-            state[prefix + name] = joined(state[prefix + name], cut, group)
+            state[prefix + name] = group.join(state[prefix + name], cut)
 
     return join
-
-
-def joined(value: Any, cut: Cut, group: Any) -> Tensor:
-    """A tensor that each process of a group has a part of, whole; an exchange between them."""
-    part = whole(value.detach()).contiguous()
-    parts = [torch.empty_like(part) for _ in range(torch.distributed.get_world_size(group))]
-    torch.distributed.all_gather(parts, part, group)
-    return cut.join(parts)

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from diffusion_labs.training.divided_layer import Cut
 from diffusion_labs.training.experiment import Experiment, batch_size
 from diffusion_labs.training.fake import fake_copy, fake_mode, faked
 from diffusion_labs.training.loop import backward, clip_gradients
 from diffusion_labs.training.meter import Meter
 from diffusion_labs.training.parallelism import blocks_of
 from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.tensor_parallelism import divide_models, grouped
 from diffusion_labs.training.traced_update import Block, Part, Plan, TracedUpdate
+from diffusion_labs.training.world import World
 
 
 def plan_update(
@@ -27,6 +30,7 @@ def plan_update(
     device: Literal["cuda", "cpu"] = "cuda",
     shards: int | None = None,
     reshard: bool = True,
+    tensor_parallel: int = 1,
 ) -> Plan:
     """What an update of an experiment needs on each of several devices; see ``trace_update``.
 
@@ -38,6 +42,7 @@ def plan_update(
         device: see ``trace_update``; blocks gather their weights as it computes.
         shards: see ``TrainOptions``.
         reshard: see ``TrainOptions``.
+        tensor_parallel: see ``TrainOptions``.
 
     Example:
         >>> with unallocated():
@@ -45,12 +50,13 @@ def plan_update(
         >>> plan = plan_update(Experiment(...), {"x": torch.empty(32, 4, 32, 32)}, world_size=64, parallelism="fsdp")
         >>> plan.memory / 2**30
     """
-    traced = trace_update(experiment, batch, device=device)
+    world = grouped(World(size=world_size), tensor_parallel, experiment.objective)
+    traced = trace_update(experiment, batch, device=device, tensor=world.tensor)
     return traced.on(world_size, parallelism, shards=shards, reshard=reshard, bfloat16=device == "cuda")
 
 
 def trace_update(
-    experiment: Experiment, batch: Mapping[str, Any], *, device: Literal["cuda", "cpu"] = "cuda"
+    experiment: Experiment, batch: Mapping[str, Any], *, device: Literal["cuda", "cpu"] = "cuda", tensor: int = 1
 ) -> TracedUpdate:
     """Make an update as the loop makes it, on tensors without memory, and follow what it needs.
 
@@ -62,11 +68,15 @@ def trace_update(
         experiment: of a recipe, or made by hand; its batches are not read. Build what is large in ``unallocated()``.
         batch: of one pass on one device. Only its shapes and texts count.
         device: ``"cuda"`` computes in bfloat16 where autocast does, ``"cpu"`` in float32.
+        tensor: how many devices divide layers, of which this one has a part; see ``World``.
     """
     mode = fake_mode()
     parts = (experiment.objective, experiment.model, experiment.optimizer)
     objective, model, optimizer = fake_copy(parts, experiment.objective, mode)
     objective.train()
+    group = PlannedGroup()
+    _, partial = divide_models([objective] if tensor > 1 else [], optimizer, tensor, 0, group)
+    after_passes = sum(value.nbytes for value in partial)
     passes = min(experiment.accumulate, 2)  # the second is as all others are
     batches = [{name: faked(value, mode) if isinstance(value, Tensor) else value for name, value in batch.items()}]
     meter, precision = Meter(), torch.autocast("cpu", torch.bfloat16, device == "cuda")
@@ -106,7 +116,31 @@ def trace_update(
         blocks=blocks,
         root=root,
         flops=meter.flops * experiment.accumulate // passes,
+        tensor=tensor,
+        summed=after_passes + group.summed * experiment.accumulate // passes,
     )
+
+
+class PlannedGroup:
+    """A group of processes that divide layers, of which this one pretends that there are others.
+
+    Attributes:
+        summed: the bytes that have been summed over the group.
+    """
+
+    def __init__(self) -> None:
+        self.summed = 0
+
+    def sum(self, x: Tensor) -> Tensor:
+        """A sum, of the same size as each of its parts."""
+        self.summed += x.nbytes
+        return x.clone()
+
+    def join(self, part: Tensor, cut: Cut) -> Tensor:
+        """A tensor of the size of the whole."""
+        size = list(part.shape)
+        size[cut.dim] = len(cut.owner)
+        return part.new_empty(size)
 
 
 def _make_moments(optimizer: torch.optim.Optimizer) -> None:

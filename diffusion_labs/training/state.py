@@ -20,7 +20,7 @@ class TrainState:
     """Weights, their averages, optimiser, learning rate, place in the data, random numbers, skipped updates and step.
 
     Restoring it continues a run bit for bit on the same machine with as many processes. With another number of them the
-    batches, their noise and their times are the same; what modules draw themselves, as for dropout, is not.
+    batches, their noise, their times and the conditions dropped are the same; what networks draw for dropout is not.
 
     Args:
         experiment: the run, whose parts this state refers to.

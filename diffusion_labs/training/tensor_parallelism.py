@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.partition import Partition
-from diffusion_labs.training.divided_layer import Cut, divide, joined
+from diffusion_labs.training.divided_layer import Cut, Group, ProcessGroup, divide
 from diffusion_labs.training.options import OptionError
 from diffusion_labs.training.parallelism import whole
 from diffusion_labs.training.state import TrainState
@@ -42,7 +42,7 @@ class TensorGroup:
         optimizer: torch.optim.Optimizer,
         cuts: dict[nn.Parameter, Cut],
         partial: Iterable[nn.Parameter],
-        group: Any = None,
+        group: Group | None = None,
         peers: Any = None,
     ) -> None:
         place = {parameter: i for i, parameter in enumerate(_parameters_of(optimizer))}
@@ -56,15 +56,14 @@ class TensorGroup:
         """Sum the gradients of what each process has used for its part alone; after the last backward pass."""
         parameters = _parameters_of(self.optimizer)
         gradients = [_own(parameters[i].grad) for i in self.partial if parameters[i].grad is not None]
-        if gradients:
-            total = torch.cat([gradient.flatten() for gradient in gradients])
-            torch.distributed.all_reduce(total, group=self.group)
+        if gradients and self.group is not None:
+            total = self.group.sum(torch.cat([gradient.flatten() for gradient in gradients]))
             for gradient, summed in zip(gradients, total.split([value.numel() for value in gradients]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
     def gradient_norm(self, parameters: Sequence[Tensor]) -> Tensor:
         """The norm of the gradient of some parameters of the optimizer, of all parts."""
-        if not self.cuts:
+        if self.group is None:
             return norm_of_gradients(parameters)
         everything, device = _parameters_of(self.optimizer), parameters[0].device
         in_parts = {everything[i] for i in self.cuts}
@@ -72,16 +71,16 @@ class TensorGroup:
             whole(norm_of_gradients([value for value in parameters if (value in in_parts) is cut])).to(device)
             for cut in (True, False)
         )
-        square = part.square()
-        torch.distributed.all_reduce(square, group=self.group)
-        return (square + rest.square()).sqrt()
+        return (self.group.sum(part.square()) + rest.square()).sqrt()
 
     def join_moments(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """The state of the optimizer with whole tensors in place of those that are cut as their parameters are."""
+        if self.group is None:
+            return state
         parameters = _parameters_of(optimizer)
         moments = {
             place: {
-                name: joined(value, cut, self.group) if value.shape == parameters[place].shape else value
+                name: self.group.join(value, cut) if value.shape == parameters[place].shape else value
                 for name, value in state["state"][place].items()
             }
             for place, cut in self.cuts.items()
@@ -137,20 +136,34 @@ def divide_layers(state: TrainState, world: World, *, timeout: float) -> TensorG
         torch.distributed.new_subgroups_by_enumeration(divided.tolist(), timedelta(minutes=timeout))[0]
         for divided in (ranks, ranks.T)
     )
-    cuts: dict[nn.Parameter, Cut] = {}
-    partial: list[nn.Parameter] = []
-    for model in (state.objective, *(average.model for average in (state.ema, *state.power_averages))):
-        for layer, partition in _divisible(model):
-            if partition.units % world.tensor == 0:
-                for parameter, cut in divide(layer, partition, world.tensor, rank, group).items():
-                    if parameter not in cuts:  # the averaged model has the frozen ones of the model itself
-                        cuts[parameter] = cut
-                        _cut(parameter, cut, rank, state.optimizer)
-                partial += [value for name in partition.within for value in layer.get_submodule(name).parameters()]
-    tensors = TensorGroup(state.optimizer, cuts, partial, group, peers)
+    together = ProcessGroup(group)
+    models = (state.objective, *(average.model for average in (state.ema, *state.power_averages)))
+    cuts, partial = divide_models(models, state.optimizer, world.tensor, rank, together)
+    tensors = TensorGroup(state.optimizer, cuts, partial, together, peers)
     state.optimizer.register_state_dict_post_hook(tensors.join_moments)
     state.objective.peers = peers
     return tensors
+
+
+def divide_models(
+    models: Iterable[nn.Module], optimizer: torch.optim.Optimizer, size: int, rank: int, group: Group
+) -> tuple[dict[nn.Parameter, Cut], list[nn.Parameter]]:
+    """Leave one process its part of the layers of some models, and of the moments of their optimizer.
+
+    Returns:
+        How parameters were cut, and which are whole, but used for a part.
+    """
+    cuts: dict[nn.Parameter, Cut] = {}
+    partial: list[nn.Parameter] = []
+    for model in models:
+        for layer, partition in _divisible(model):
+            if partition.units % size == 0:
+                for parameter, cut in divide(layer, partition, size, rank, group).items():
+                    if parameter not in cuts:  # the averaged model has the frozen ones of the model itself
+                        cuts[parameter] = cut
+                        _cut(parameter, cut, rank, optimizer)
+                partial += [value for name in partition.within for value in layer.get_submodule(name).parameters()]
+    return cuts, partial
 
 
 def _cut(parameter: nn.Parameter, cut: Cut, rank: int, optimizer: torch.optim.Optimizer) -> None:

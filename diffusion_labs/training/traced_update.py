@@ -17,6 +17,7 @@ class Plan:
         world_size: number of devices.
         parallelism: how they share the model.
         shards: into how many parts it is cut; each of so many devices has one.
+        tensor: how many devices divide layers, and make each pass together.
         parameters: weights.
         optimizer: what the optimizer remembers.
         average: all averaged weights, where they are not the weights themselves.
@@ -35,6 +36,7 @@ class Plan:
     world_size: int
     parallelism: str
     shards: int
+    tensor: int
     parameters: int
     optimizer: int
     average: int
@@ -136,6 +138,8 @@ class TracedUpdate:
         blocks: those that were called, in their order.
         root: the parameters of no block.
         flops: see ``Plan``.
+        tensor: see ``Plan``. All sizes here are those of one of these devices.
+        summed: bytes that these devices add up among them, in an update.
     """
 
     samples: int
@@ -150,6 +154,8 @@ class TracedUpdate:
     blocks: Sequence[Block]
     root: Block
     flops: int
+    tensor: int = 1
+    summed: int = 0
 
     def on(
         self,
@@ -172,19 +178,23 @@ class TracedUpdate:
             averages: of the weights, each a copy.
 
         Raises:
-            ValueError: if the devices cannot be divided into groups of ``shards``.
+            ValueError: if the devices cannot be divided into groups that divide layers, or these by ``shards``.
         """
-        sharded = parallelism == "fsdp" and world_size > 1
-        parts = (shards or world_size) if sharded else 1
-        if world_size % parts:
-            raise ValueError(f"shards ({parts}) must divide world_size ({world_size})")
-        copies = world_size // parts
+        data_size = world_size // self.tensor
+        if world_size % self.tensor:
+            raise ValueError(f"tensor_parallel ({self.tensor}) must divide world_size ({world_size})")
+        sharded = parallelism == "fsdp" and data_size > 1
+        parts = (shards or data_size) if sharded else 1
+        if data_size % parts:
+            each = f" x tensor_parallel ({self.tensor})" if self.tensor > 1 else ""
+            raise ValueError(f"shards ({parts}){each} must divide world_size ({world_size})")
+        copies = data_size // parts
         blocks = [block.in_bfloat16() for block in self.blocks] if bfloat16 else list(self.blocks)
         blocks = blocks if reshard else [block.once() for block in blocks]
 
         gradients = sum(part.bytes for block in (*blocks, self.root) for part in block.trained)
         reduced = sum(block.reduced(parts) for block in (*blocks, self.root))
-        sent = 2 * (reduced // parts) * (copies - 1) // copies
+        sent = 2 * (reduced // parts) * (copies - 1) // copies + 2 * self.summed * (self.tensor - 1) // self.tensor
         if sharded:
             gathered = sum(block.gathers * block.gathered(parts) for block in (*blocks, self.root))
             exchange = self._fullest_exchange(blocks, parts, reshard)
@@ -200,6 +210,7 @@ class TracedUpdate:
             world_size=world_size,
             parallelism=parallelism,
             shards=parts,
+            tensor=self.tensor,
             parameters=_shares(self.parameters, parts),
             optimizer=_shares(self.optimizer, parts),
             average=averages * _shares(self.own_average, parts) + (_shares(self.frozen, parts) if sharded else 0),

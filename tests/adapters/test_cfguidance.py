@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_labs as dl
+from diffusion_labs.randomness import sample_keys
 from tests import catalogue
 
 
@@ -104,6 +105,38 @@ def test_each_condition_is_dropped_with_its_own_probability_and_groups_jointly()
     assert abs(dropped["class"].double().mean() - 0.3) < margin
     assert abs(dropped["text"].double().mean() - 0.6) < margin
     assert abs((dropped["class"] & dropped["text"]).double().mean() - 0.18) < margin
+
+
+def test_what_is_dropped_of_a_sample_is_a_function_of_its_key_where_the_training_gives_it() -> None:
+    """Whatever its batch and the state of torch; with the right probability, and of each condition on its own."""
+    n = 20_000
+    keys = sample_keys(seed=0, epoch=1, places=torch.arange(n))
+    batch = {"class": torch.ones(n, dtype=torch.long), "text": torch.ones(n, 2), "sample_key": keys}
+    model = dl.CFGuidance(Sum(), {"class": 0.3, "text": 0.6}).train()
+    _, seen = call(model, **batch)
+    by_class, by_text = seen["class"] == 10, seen["text"][:, 0] == 0
+    margin = 5 * 0.5 / n**0.5
+    assert abs(by_class.double().mean() - 0.3) < margin
+    assert abs(by_text.double().mean() - 0.6) < margin
+    assert abs((by_class & by_text).double().mean() - 0.18) < margin
+
+    some = torch.randperm(n)[:7]
+    _, alone = call(model, **{name: value[some] for name, value in batch.items()})
+    assert torch.equal(alone["class"], seen["class"][some])
+    assert torch.equal(alone["text"], seen["text"][some])
+
+
+def test_an_objective_gives_the_keys_to_a_model_that_takes_them_alone() -> None:
+    x, keys = torch.zeros(3, 1), torch.arange(3)
+    data = {"xt": x, "t": torch.zeros(3), "class": keys, "sample_key": keys}
+    for network, names in (
+        (Sum(), {"class"}),
+        (dl.CFGuidance(Sum(), {"class": 0.5}), {"class", "sample_key"}),
+    ):
+        objective = dl.Objective(dict, network, lambda output, data: output.prediction.sum(), conditions=["class"])
+        objective.train()(data)
+        calls = next(module.calls for module in network.modules() if isinstance(module, Sum))
+        assert calls[0].keys() == names
 
 
 def test_nothing_is_dropped_in_eval_mode_or_at_probability_zero() -> None:

@@ -35,6 +35,10 @@ class Data:
         x = torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8, generator=generator)
         return {"x": x, "class": i % 3, "factor": float("nan") if poison and i == 7 else 1.0}
 
+class Double(nn.Module):
+    def forward(self, batch):
+        return batch | {"x": batch["x"].double()}
+
 class Weighted(nn.Module):
     def forward(self, output, batch):
         error = (output.prediction - batch["target"]).square().flatten(1).mean(1)
@@ -49,8 +53,11 @@ class Weighted(nn.Module):
 torch.manual_seed(7)
 schedule = SCHEDULES["cosine"]()
 predictor = dl.VPredictor(schedule)
-sampler = dl.DDIMSampler(dl.CFGuidance(TinyNetwork(), {"class": 0.0}), schedule, predictor)
-transform = nn.Sequential(dl.NormalizeImages(), dl.RandomDiffusionSteps(schedule), dl.ComputeTarget(predictor))
+double = "double" in sys.argv[3:]
+network = TinyNetwork().double() if double else TinyNetwork()
+sampler = dl.DDIMSampler(dl.CFGuidance(network, {"class": 0.5}), schedule, predictor)
+noising = nn.Sequential(dl.RandomDiffusionSteps(schedule), dl.ComputeTarget(predictor))
+transform = nn.Sequential(dl.NormalizeImages(), Double() if double else nn.Identity(), noising)
 objective = dl.Objective(transform, sampler, Weighted(), conditions=["class"])
 experiment = Experiment(
     objective=objective,
@@ -125,6 +132,15 @@ WAYS = {
 def test_the_processes_and_what_each_has_of_the_model_do_not_matter(alone, tmp_path: Path, way: str) -> None:
     """Data, noise, times, loss and weights are the same, also after a resume with others."""
     torch.testing.assert_close(carry_out(tmp_path, *WAYS[way]), alone[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_losses_of_twenty_updates_in_float64_are_those_of_one_process(tmp_path: Path) -> None:
+    """Relative error 1e-5 is asked for; what there is, is the order of sums."""
+    one, two, four = (carry_out(tmp_path / str(count), (count, 20, "double"))["loss"] for count in (1, 2, 4))
+    assert len(one) == 20
+    torch.testing.assert_close(two, one, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(four, one, rtol=1e-9, atol=0.0)
 
 
 @pytest.mark.slow
