@@ -150,10 +150,12 @@ MORE_GRAPHS = (
 GRAPHS = [pytest.param(name, marks=[pytest.mark.slow] if name in MORE_GRAPHS else []) for name in COMPONENTS]
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_compiles_as_one_graph_that_equals_eager(name: str) -> None:
+def test_compiles_as_one_graph_that_equals_eager(name: str, backend: str) -> None:
+    """The graph is the same; the second backend also traces through autograd and custom operators."""
     module, args = COMPONENTS[name]()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
     assert_same(run(compiled, args), run(module, args), rtol=1e-4, atol=1e-5)
 
 

@@ -24,6 +24,7 @@ from tests.catalogue import (
 from tests.contracts.test_predictors import DEFINED
 
 IMAGE = torch.linspace(-0.9, 0.9, 12).reshape(1, 3, 2, 2)
+GRIDS_BESIDES = [name for name in GRIDS if name not in ("trailing", "linspace")]
 MEAN, STD = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.3, 0.8]])
 
 
@@ -41,27 +42,32 @@ MORE_OF_THE_SAME = (
     "cauchy",
     "normal",
 )
-COMBINATIONS = [
-    pytest.param(pair, id="-".join(pair), marks=[pytest.mark.slow] if pair[0] in MORE_OF_THE_SAME else [])
-    for pair in DEFINED
-    if pair[0] != "short" or pair[1] == "v"  # it is here for ``all_steps``
-]
-# Every parameterisation has the same path (test_invariance.py), and so the same law; `make test-slow` has them all.
-LAWS = [
-    pytest.param(*case.values, id=case.id, marks=case.marks or ([] if case.values[0][1] == "v" else [pytest.mark.slow]))
-    for case in COMBINATIONS
-]
+COMBINATIONS = [pair for pair in DEFINED if pair[0] != "short" or pair[1] == "v"]  # that is here for ``all_steps``
+CHOSEN = [pytest.param(pair, id="-".join(pair)) for pair in COMBINATIONS if pair[0] not in MORE_OF_THE_SAME]
+# Every parameterisation has the same path (test_invariance.py), and so the same law; `make test-slow` has them all, as
+# many in one test as there are of a schedule: they are 17,000.
+LAWS = [case for case in CHOSEN if case.values[0][1] == "v"]
+EVERY_SCHEDULE = list(dict.fromkeys(schedule for schedule, _ in COMBINATIONS))
 
-# Every schedule has the same path of a mixture (test_invariance.py); one with a table, one of each scale, pure noise.
+
+def of_schedule(schedule: str) -> list[tuple[str, str]]:
+    """A schedule with each of the predictors that are defined on it."""
+    return [pair for pair in COMBINATIONS if pair[0] == schedule]
+
+
+# Every schedule has the same path of a mixture (test_invariance.py). Each solver has one of these here: with a table,
+# of each scale, and one that ends in pure noise; `make test-slow` has all. The adaptive one calls its model often.
+OF_EACH_KIND = ("rectified_flow", "cosine", "zero_terminal_snr", "variance_exploding")
 MIXTURES = [
     pytest.param(
-        name,
-        marks=[]
-        if name in ("cosine", "zero_terminal_snr", "rectified_flow", "variance_exploding")
-        else [pytest.mark.slow],
+        sampler,
+        schedule,
+        marks=[] if schedule == ("rectified_flow" if sampler == "adaptive" else chosen) else [pytest.mark.slow],
     )
-    for name in SCHEDULES
-    if name not in MORE_OF_THE_SAME
+    for place, sampler in enumerate(name for name in SAMPLERS if name not in (*SAMPLER_MODELS, *MORE_SETTINGS))
+    for chosen in [OF_EACH_KIND[place % len(OF_EACH_KIND)]]
+    for schedule in SCHEDULES
+    if schedule not in MORE_OF_THE_SAME
 ]
 
 
@@ -127,7 +133,7 @@ def times(grid: str, schedule: str, steps: int | None) -> Tensor:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("schedule_predictor", COMBINATIONS)
+@pytest.mark.parametrize("schedule_predictor", CHOSEN)
 @pytest.mark.parametrize("sampler", SOLVERS)
 def test_the_last_step_is_clean(sampler: str, schedule_predictor: tuple[str, str]) -> None:
     """Data that is one image, with its exact denoiser: no trace of noise is left. In float64; the next in float32.
@@ -140,12 +146,19 @@ def test_the_last_step_is_clean(sampler: str, schedule_predictor: tuple[str, str
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("schedule_predictor", LAWS)
 @pytest.mark.parametrize("sampler", SOLVERS)
-@pytest.mark.parametrize("parts", [4, pytest.param(1, marks=pytest.mark.slow)])
-def test_the_last_step_is_clean_for_every_grid(sampler: str, schedule_predictor: tuple[str, str], parts: int) -> None:
-    """The same, wherever the steps are: on all grids, or on a fourth, so that each solver meets each of them."""
-    grids = [name for name in GRIDS if name not in ("trailing", "linspace")]
-    first = (list(SAMPLERS).index(sampler) + list(SCHEDULES).index(schedule_predictor[0])) % parts
-    assert_clean(sampler, schedule_predictor, grids[first::parts])
+def test_the_last_step_is_clean_for_every_grid(sampler: str, schedule_predictor: tuple[str, str]) -> None:
+    """The same, wherever the steps are: on a fourth of the grids, so that each solver meets each of them."""
+    first = list(SAMPLERS).index(sampler) + list(SCHEDULES).index(schedule_predictor[0])
+    assert_clean(sampler, schedule_predictor, GRIDS_BESIDES[first % 4 :: 4])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("schedule", EVERY_SCHEDULE)
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_the_last_step_is_clean_in_every_combination(sampler: str, schedule: str) -> None:
+    for pair in of_schedule(schedule):
+        assert_clean(sampler, pair, ["trailing", "linspace", *GRIDS_BESIDES])
 
 
 def assert_clean(sampler: str, schedule_predictor: tuple[str, str], grids: list[str]) -> None:
@@ -164,11 +177,11 @@ def assert_clean(sampler: str, schedule_predictor: tuple[str, str], grids: list[
                 continue  # most grids of one call are the last time
             seen.add(tuple(chosen.tolist()))
             model.eval_steps, model.grid = len(chosen), lambda *_, t=chosen: t
-            assert (model(x) - IMAGE).abs().max() < 1e-5, name
+            assert (model(x) - IMAGE).abs().max() < 1e-5, (schedule_predictor, name)
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("sampler", SOLVERS)
+@pytest.mark.parametrize("sampler", [name for name in SOLVERS if name != "adaptive"])  # which calls its model often
 @pytest.mark.parametrize("schedule_predictor", LAWS)
 def test_gaussian_data_is_drawn_with_its_mean_and_spread(sampler: str, schedule_predictor: tuple[str, str]) -> None:
     """After 50 steps in log-SNR, within the statistical error of 1,024 samples and a tenth of the spread.
@@ -176,6 +189,20 @@ def test_gaussian_data_is_drawn_with_its_mean_and_spread(sampler: str, schedule_
     They are 64 samples of 16 independent pairs: a Langevin correction has its step size from the norm of a sample,
     and the right law only in many dimensions.
     """
+    assert_gaussian(sampler, schedule_predictor)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("schedule", EVERY_SCHEDULE)
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_gaussian_data_is_drawn_with_its_mean_and_spread_in_every_combination(sampler: str, schedule: str) -> None:
+    for pair in of_schedule(schedule):
+        assert_gaussian(sampler, pair)
+
+
+def assert_gaussian(sampler: str, schedule_predictor: tuple[str, str]) -> None:
     n = 1024
     model = build(
         sampler,
@@ -185,13 +212,12 @@ def test_gaussian_data_is_drawn_with_its_mean_and_spread(sampler: str, schedule_
         grid=dl.uniform_log_snr,
     )
     x = model(model.schedule.sample_prior((n // 16, 32), dtype=torch.float32)).reshape(n, 2)
-    assert ((x.mean(0) - MEAN[0]).abs() < (4 / n**0.5 + 0.1) * STD[0]).all()
-    assert ((x.std(0) / STD[0] - 1).abs() < 4 / (2 * n) ** 0.5 + 0.1).all()
+    assert ((x.mean(0) - MEAN[0]).abs() < (4 / n**0.5 + 0.1) * STD[0]).all(), schedule_predictor
+    assert ((x.std(0) / STD[0] - 1).abs() < 4 / (2 * n) ** 0.5 + 0.1).all(), schedule_predictor
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("schedule", MIXTURES)
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in (*SAMPLER_MODELS, *MORE_SETTINGS)])
+@pytest.mark.parametrize(("sampler", "schedule"), MIXTURES)
 def test_mixture_data_is_drawn_with_its_shares_and_moments(sampler: str, schedule: str) -> None:
     """Three components, 50 steps in log-SNR: the share of each, and the mean and covariance of all, as above."""
     n, weights = 1000, torch.tensor([0.5, 0.3, 0.2])

@@ -42,6 +42,11 @@ K = ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler", 
 K += ["KDPM2AncestralDiscreteScheduler"]
 MULTI_STEP = ["DPMSolverMultistepScheduler", "DEISMultistepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"]
 SINGLE = "DPMSolverSinglestepScheduler"
+# Its times are those of KDPM2DiscreteScheduler, and take diffusers seconds
+THEIR_TIMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "KDPM2AncestralDiscreteScheduler" else [])
+    for name in (*K, *MULTI_STEP)
+]
 FLOW = ["FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler", "FlowMatchHeunDiscreteScheduler"]
 
 
@@ -119,7 +124,7 @@ def test_sigmoid_betas() -> None:
     )
 
 
-@pytest.mark.parametrize("name", [*WHOLE, "PNDMScheduler", *K, *MULTI_STEP])
+@pytest.mark.parametrize("name", [*WHOLE, "PNDMScheduler", *THEIR_TIMES])
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 def test_times_are_those_of_set_timesteps(name: str, spacing: str) -> None:
     for steps in (1, 2, 10, 64, 333):
@@ -161,7 +166,7 @@ def test_unclip_times() -> None:
         assert grid(schedule, steps).tolist() == their_times(scheduler, steps).tolist()
 
 
-@pytest.mark.parametrize("name", [*K, *MULTI_STEP, SINGLE])
+@pytest.mark.parametrize("name", [*THEIR_TIMES, SINGLE])
 @pytest.mark.parametrize("place", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"])
 def test_placed_noise_levels(name: str, place: str) -> None:
     """The levels are theirs; their times are rounded or truncated to integers in the multi-step solvers."""

@@ -99,7 +99,7 @@ def assert_equal(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("zeros", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_images_of_stable_diffusion_xl_are_those_of_diffusers(tmp_path: Path, zeros: bool) -> None:
     theirs = stable_diffusion_xl(write_tokenizer(tmp_path / "words"), zeros)
     theirs.save_pretrained(tmp_path / "theirs")

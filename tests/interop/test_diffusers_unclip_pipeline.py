@@ -153,6 +153,7 @@ def test_images_are_those_of_diffusers_and_come_back(released: tuple[Path, Tenso
         assert {key: written[key] for key in wanted if not key.startswith("_")}.items() <= wanted.items()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_no_text_is_the_encoding_of_the_empty_one(released: tuple[Path, Tensor]) -> None:
     """Where a caption is absent, and where guidance leads away from it."""

@@ -39,6 +39,7 @@ XL = {
     "projection_class_embeddings_input_dim": 5 + 6 * 8,
     "use_linear_projection": True,
 }
+LARGE = ("stable_diffusion_xl", "latent_uneven", "inpainting_and_classes")  # seconds each
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm": (  # of the paper's release: sines first, frequencies to the end, convolutions that look to the right
         "UNet2DModel",
@@ -159,7 +160,10 @@ def assert_same_bits(left: nn.Module, right: nn.Module) -> None:
     assert all(torch.equal(value, right_state[key]) for key, value in left_state.items())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in CONFIGS],
+)
 def test_read_and_written_back(name: str, tmp_path: Path) -> None:
     """Theirs is read by us; what we write is read by them, strictly, and by us again."""
     other = theirs(name)
@@ -218,7 +222,7 @@ def test_ours_read_by_them(order: str, heads: dict[str, int], residual: bool, tm
         assert (2 * output.variance_value - 1 - expected[:, 3:]).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", ["ddpm", "stable_diffusion_xl"])
+@pytest.mark.parametrize("name", ["ddpm", pytest.param("stable_diffusion_xl", marks=pytest.mark.slow)])
 def test_pickles_parts_and_variants(name: str, tmp_path: Path) -> None:
     other = theirs(name)
     other.save_pretrained(tmp_path / "bin", safe_serialization=False)

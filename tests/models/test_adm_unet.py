@@ -388,9 +388,8 @@ def test_checkpointing_keeps_fewer_activations() -> None:
     assert saved(True) < 0.5 * saved(False)
 
 
-@pytest.mark.parametrize(
-    ("checkpointing", "given"), [(True, conditions()), pytest.param(False, None, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("checkpointing", "given"), [(True, conditions()), (False, None)])
 def test_compiles_as_one_graph(checkpointing: bool, given: dict[str, Tensor] | None) -> None:
     # One attention: compilation takes long
     network = build(**CONDITIONS, learned_variance=True, checkpointing=checkpointing, attention_levels=())

@@ -173,6 +173,7 @@ def test_every_parameter_gets_a_gradient_and_checkpointing_the_same_one() -> Non
     assert len(gradients(build(**EVERYTHING), {})) == len(plain)
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph_with_everything() -> None:
     network = build(**EVERYTHING, channel_mult=(1,), attention_levels=())  # small: compilation takes long
     given = conditions()

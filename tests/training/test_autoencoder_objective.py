@@ -246,7 +246,8 @@ def test_the_metrics_are_means_since_they_were_last_asked_for() -> None:
         torch.testing.assert_close(metrics[name], value.detach(), check_dtype=False)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("kl", marks=pytest.mark.slow), "vq"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_the_objective_compiles_as_one_graph(kind: str) -> None:
     make = {"kl": lambda: dl.KLObjective(tiny_kl(), **options()), "vq": lambda: dl.VQObjective(tiny_vq(), **options())}
 
