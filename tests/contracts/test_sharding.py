@@ -16,6 +16,7 @@ WAYS = ("whole", "parts", "recomputed", "compiled")
 TWO_AND_ONE = """
 import os, sys, torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import nn
 import diffusion_labs as dl
 from diffusion_labs.checkpointing import keep_products, set_checkpointing
@@ -78,6 +79,12 @@ class Run:
         state = {**self.objective.state_dict(), **{f"ema.{k}": v for k, v in self.ema.state_dict()["model"].items()}}
         return {key: whole(value) for key, value in state.items()}
 
+def read(run, path):
+    state = run.objective.state_dict()
+    dcp.load(state, checkpoint_id=path)
+    run.objective.load_state_dict(state)
+    return {key: whole(value) for key, value in run.objective.state_dict().items()}
+
 for name in names:
     alone = Run(name, "alone")
     expected = [alone.update(step, [0, 1]).item() for step in range(3)], alone.result()
@@ -87,6 +94,13 @@ for name in names:
         found = norms, run.result()  # a collective
         if rank == 0:
             torch.save({"found": found, "expected": expected}, f"{folder}/{name}-{way}.pt")
+        if way == "parts":
+            path = f"{folder}/{name}-dcp"
+            dcp.save(run.objective.state_dict(), checkpoint_id=path)
+            states = {"saved": {key: whole(value) for key, value in run.objective.state_dict().items()}}
+            states |= {other: read(Run(name, other), path) for other in ("parts", "alone")}
+            if rank == 0:
+                torch.save(states, f"{folder}/{name}-dcp.pt")
 dist.destroy_process_group()
 """.replace("WAYS", repr(WAYS))
 
@@ -156,6 +170,16 @@ def test_two_processes_train_as_one_does(folder: Path, name: str, way: str) -> N
     result = torch.load(folder / f"{name}-{way}.pt", weights_only=True)
     torch.testing.assert_close(result["found"], result["expected"], rtol=1e-5, atol=1e-6)
     assert min(result["found"][0]) > 0.01  # so that the gradients were clipped
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_state_in_parts_goes_through_a_distributed_checkpoint(folder: Path, name: str) -> None:
+    """PyTorch's own format, which each process writes its part of: read in parts, and whole, to the bit."""
+    states = torch.load(folder / f"{name}-dcp.pt", weights_only=True)
+    for way in ("parts", "alone"):
+        torch.testing.assert_close(states[way], states["saved"], rtol=0, atol=0)
 
 
 @pytest.mark.slow
