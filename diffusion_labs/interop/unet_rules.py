@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion_labs.interop.autoencoder_rules import LINEAR
 from diffusion_labs.interop.key_rules import UNCHANGED, KeyRule, KeyRules, TensorChange, nested
+from diffusion_labs.layers import entry_name
 from diffusion_labs.models.adm_unet import ADMUNet
 
 # There a 1x1 convolution and here a linear layer; or the same there, and a convolution is read all the same
@@ -67,7 +68,7 @@ def compvis_unet_rules(*, conv_projections: bool = True, null_class: bool = True
         [
             KeyRule("time_embed.0.*", "embedding.time.linear_in.*"),
             KeyRule("time_embed.2.*", "embedding.time.linear_out.*"),
-            KeyRule("label_emb.weight", "embedding.classes.class.table.weight", classes),
+            KeyRule("label_emb.weight", "embedding.classes.class_.table.weight", classes),
             KeyRule("label_emb.0.0.*", "embedding.joint.linear_in.*"),
             KeyRule("label_emb.0.2.*", "embedding.joint.linear_out.*"),
             KeyRule("input_blocks.0.0.*", "conv_in.*"),
@@ -149,7 +150,10 @@ def diffusers_unet_rules(
             KeyRule("time_embedding.linear_1.weight", "embedding.time.linear_in.weight", _ORDER[cosines_first]),
             KeyRule("time_embedding.linear_1.bias", "embedding.time.linear_in.bias"),
             KeyRule("time_embedding.linear_2.*", "embedding.time.linear_out.*"),
-            *[KeyRule("class_embedding.weight", f"embedding.classes.{name}.table.weight") for name in classes],
+            *[
+                KeyRule("class_embedding.weight", f"embedding.classes.{entry_name(name)}.table.weight")
+                for name in classes
+            ],
             KeyRule(f"{vectors}.linear_1.*", "embedding.joint.linear_in.*"),
             KeyRule(f"{vectors}.linear_2.*", "embedding.joint.linear_out.*"),
             KeyRule("conv_in.*", "conv_in.*"),

@@ -10,7 +10,7 @@ from diffusion_labs.layers.attention import (
     split_heads_stacked,
 )
 from diffusion_labs.layers.class_condition import ClassCondition
-from diffusion_labs.layers.condition_embedding import ConditionEmbedding, check_names, concatenate
+from diffusion_labs.layers.condition_embedding import ConditionEmbedding, check_names, concatenate, entry_name
 from diffusion_labs.layers.condition_layers import (
     CaptionCondition,
     Context,
@@ -79,6 +79,7 @@ __all__ = [
     "average_pool",
     "check_names",
     "concatenate",
+    "entry_name",
     "conv",
     "gelu_tanh",
     "heads_of_channels",

@@ -1,5 +1,6 @@
 """From the time and the conditions to one embedding vector and the context of the attention."""
 
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -89,21 +90,23 @@ class ConditionEmbedding(nn.Module):
         self.condition_names = frozenset(names)
         self.time = time
         self.classes = nn.ModuleDict(
-            {name: ClassCondition(name, number, time.embed_dim) for name, number in classes.items()}
+            {entry_name(name): ClassCondition(name, number, time.embed_dim) for name, number in classes.items()}
         )
         self.vectors = nn.ModuleDict(
-            {name: VectorCondition(name, width, time.embed_dim) for name, width in vectors.items()}
+            {entry_name(name): VectorCondition(name, width, time.embed_dim) for name, width in vectors.items()}
         )
         self.joint = joint
         self.vector_tokens = nn.ModuleDict(
             {
-                name: VectorTokens(name, vectors[name], number, context_dim or 0)
+                entry_name(name): VectorTokens(name, vectors[name], number, context_dim or 0)
                 for name, number in vector_tokens.items()
             }
         )
         self.tokens = nn.ModuleDict(
             {
-                name: TokenCondition(name, width) if context_dim is None else project_tokens(name, width, context_dim)
+                entry_name(name): TokenCondition(name, width)
+                if context_dim is None
+                else project_tokens(name, width, context_dim)
                 for name, width in tokens.items()
             }
         )
@@ -141,6 +144,11 @@ def check_names(names: Sequence[str]) -> None:
             raise ValueError(
                 f"the condition name {name!r} must be a Python identifier and no attribute of nn.ModuleDict; rename it"
             )
+
+
+def entry_name(name: str) -> str:
+    """The entry of a condition in a ``ModuleDict``: no keyword, as programs of ``torch.export`` write it as Python."""
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def concatenate(contexts: list[Context]) -> Context:

@@ -136,7 +136,7 @@ def assert_same(left: list[Tensor], right: list[Tensor], **tolerance: float) -> 
 # What is compiled anyway, with other settings, in a whole or by a test of its own; tables and shifts of a schedule; and
 # samplers, of which only DDPM has another train mode than the base class. `make test-slow` has them too.
 MORE_GRAPHS = (
-    *("network-adm_unet", "network-ldm_unet", "objective-vq"),
+    "objective-vq",
     *("autoencoder-kl_without_quant_conv", "network-adm_unet_learned_variance", "adapter-train-cfguidance_projected"),
     *("autoencoder-kl", "autoencoder-vq", "loss-vlb_importance", "loss-weighted_importance"),
     *(f"system-{name}" for name in ("diffusion_prior", "conditioner", "byte_text_encoder", "transformers_clip")),

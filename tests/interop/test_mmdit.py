@@ -136,7 +136,7 @@ def test_configurations_that_cannot_be_represented(change: dict, message: str) -
         ({"time_scale": 1000.0}, "computes with {'time_scale': 1.0}, but"),
         ({"max_size": (8, 4)}, "the network has 4 x 2 positions, ['text'] and ['pooled_text']"),
         ({"vectors": {}}, "the network has 4 x 4 positions, ['text'] and []"),
-        ({"classes": {"class": 3}}, "no name for ['embedding.classes.class.table.weight']"),
+        ({"classes": {"class": 3}}, "no name for ['embedding.classes.class_.table.weight']"),
     ],
 )
 def test_networks_that_diffusers_has_not_are_refused(options: dict, message: str, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_guided_diffusion_and_unconditional_latent_diffusion(residual_resampling
     theirs = dl.to_compvis_unet(network)
     names = {
         "time_embed.0.weight": "embedding.time.linear_in.weight",
-        "label_emb.weight": "embedding.classes.class.table.weight",
+        "label_emb.weight": "embedding.classes.class_.table.weight",
         "input_blocks.0.0.bias": "conv_in.bias",
         "input_blocks.1.0.in_layers.2.weight": "encoder.0.0.conv_in.weight",
         "input_blocks.4.1.qkv.weight": "encoder.3.1.qkv.weight",

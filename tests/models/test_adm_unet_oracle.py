@@ -38,7 +38,7 @@ def key_rules(num_levels: int, num_res_blocks: int) -> dict[str, str]:
     rules = {
         "embedding.time.linear_in.": "time_embedding.linear_1.",
         "embedding.time.linear_out.": "time_embedding.linear_2.",
-        "embedding.classes.class.table.": "class_embedding.",
+        "embedding.classes.class_.table.": "class_embedding.",
         "conv_in.": "conv_in.",
         "head.norm.": "conv_norm_out.",
         "head.conv.": "conv_out.",

@@ -53,7 +53,7 @@ def by_hand(network: nn.Module, x: Tensor, t: Tensor, inputs: dict[str, Tensor])
     frequencies = 10_000.0 ** (-torch.arange(dim // 2).double() / (dim // 2))
     sequence, places = [], []
     if "class" in inputs:
-        sequence.append(state["sequence.classes.class.table.weight"][inputs["class"]])
+        sequence.append(state["sequence.classes.class_.table.weight"][inputs["class"]])
     sequence.append(torch.cat([(t * frequencies).cos(), (t * frequencies).sin()]))
     if "pooled_text" in inputs:
         sequence.append(linear("sequence.vectors.pooled_text.linear", inputs["pooled_text"]))

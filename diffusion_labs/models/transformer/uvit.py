@@ -14,6 +14,7 @@ from diffusion_labs.layers import (
     VectorTokens,
     check_names,
     concatenate,
+    entry_name,
     sinusoidal_embedding,
 )
 from diffusion_labs.models.transformer.heads import to_pixels
@@ -68,8 +69,12 @@ class TokenSequence(nn.Module):
         self.condition_names = frozenset(names)
         self.num_tokens = num_tokens
         self.time_scale = time_scale
-        self.classes = nn.ModuleDict({name: ClassCondition(name, number, dim) for name, number in classes.items()})
-        self.vectors = nn.ModuleDict({name: VectorTokens(name, width, 1, dim) for name, width in vectors.items()})
+        self.classes = nn.ModuleDict(
+            {entry_name(name): ClassCondition(name, number, dim) for name, number in classes.items()}
+        )
+        self.vectors = nn.ModuleDict(
+            {entry_name(name): VectorTokens(name, width, 1, dim) for name, width in vectors.items()}
+        )
         self.tokens = nn.ModuleDict({name: ProjectedTokenCondition(name, w, dim) for name, w in tokens.items()})
         self.lengths = [1] * (len(classes) + 1 + len(vectors)) + [num_tokens] * len(tokens) + [num_patches]
         self.positions = nn.Parameter(torch.zeros(sum(self.lengths), dim))
