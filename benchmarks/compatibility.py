@@ -45,7 +45,7 @@ COLUMNS = ("one graph", "whole loop", "any batch", "export", "float64", "bfloat1
 
 INTRODUCTION = """# What works with what
 
-Made by `python -m benchmarks compatibility --out docs/compatibility.md`, with PyTorch {version} on Python {python}: each
+Made by `python -m benchmarks compatibility --out docs/compatibility.md`, with PyTorch {version}, Python {python}: each
 cell is the result of a test of `tests/contracts`, run by the script. An empty cell is not asked for: a schedule has no
 weights to share between processes. The rows are those of `tests/catalogue.py`, which has every public component.
 
