@@ -8,6 +8,7 @@ from diffusion_labs.metrics.classifier import (
     predict_classes,
     train_classifier,
 )
+from diffusion_labs.metrics.clip_score import clip_score
 from diffusion_labs.metrics.diversity import within_class_distance
 from diffusion_labs.metrics.evaluation import Evaluation, Measured, evaluate
 from diffusion_labs.metrics.extractors import (
@@ -21,7 +22,9 @@ from diffusion_labs.metrics.inception_score import inception_score
 from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all
 from diffusion_labs.metrics.kernel_distance import kernel_distance
 from diffusion_labs.metrics.likelihood import HutchinsonTrace, bits_per_dimension, exact_trace, log_likelihood
+from diffusion_labs.metrics.loss_per_level import LossPerLevel, loss_per_level
 from diffusion_labs.metrics.neighbours import Nearest, NeighbourMeasures, copied_share, nearest, neighbour_measures
+from diffusion_labs.metrics.processes import gather_features, merge_statistics
 
 __all__ = [
     "ClassifierFeatures",
@@ -31,6 +34,7 @@ __all__ = [
     "HutchinsonTrace",
     "ImageClassifier",
     "Interval",
+    "LossPerLevel",
     "Measured",
     "Nearest",
     "NeighbourMeasures",
@@ -38,17 +42,21 @@ __all__ = [
     "TransformersFeatures",
     "accuracy",
     "bits_per_dimension",
+    "clip_score",
     "copied_share",
     "evaluate",
     "exact_trace",
     "extract_features",
     "frechet_distance",
+    "gather_features",
     "inception_score",
     "jackknife",
     "jackknife_all",
     "kernel_distance",
     "log_likelihood",
     "log_probabilities",
+    "loss_per_level",
+    "merge_statistics",
     "nearest",
     "neighbour_measures",
     "predict_classes",
