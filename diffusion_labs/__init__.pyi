@@ -110,6 +110,7 @@ from .adapters.combinations import GuidanceRescale as GuidanceRescale
 from .adapters.guidance_interval import GuidanceInterval as GuidanceInterval
 from .adapters.classifier_guidance import ClassifierGuidance as ClassifierGuidance
 from .adapters.concatenation import Concatenation as Concatenation
+from .adapters.deep_cache import DeepCache as DeepCache
 from .adapters.edm_preconditioning import EDMPreconditioning as EDMPreconditioning
 from .adapters.expert_denoisers import ExpertDenoisers as ExpertDenoisers
 from .adapters.inpainting import InPainting as InPainting

@@ -53,6 +53,10 @@ class ConditionalModule(nn.Module):
         """The same model without guidance, on the same weights: itself, unless it is an adapter."""
         return self
 
+    def for_sampling(self) -> nn.Module:
+        """The model for the calls of one sampling, from noise to data: itself, unless it keeps what they share."""
+        return self
+
     def check_conditions(self, conditional_inputs: ConditionalInputs | None, x: Tensor) -> ConditionalInputs:
         """Return the conditional inputs, empty for ``None``.
 
@@ -85,6 +89,12 @@ def without_guidance(model: nn.Module) -> nn.Module:
     """The model without guidance, on the same weights; one that is not a ``ConditionalModule`` has none."""
     unguided: Callable[[], nn.Module] = getattr(model, "unguided", lambda: model)
     return unguided()
+
+
+def for_sampling(model: nn.Module) -> nn.Module:
+    """The model for the calls of one sampling; one that is not a ``ConditionalModule`` keeps nothing."""
+    begun: Callable[[], nn.Module] = getattr(model, "for_sampling", lambda: model)
+    return begun()
 
 
 def mask_of(name: str) -> str:

@@ -252,6 +252,7 @@ class TinyNetwork(dl.ConditionalModule):
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "adm_unet": network,
     "adm_unet_learned_variance": lambda: network(learned_variance=True),
+    "deep_cache": lambda: dl.DeepCache(network()),
     "ldm_unet": lambda: randomise(
         dl.ldm_unet(
             in_channels=1,

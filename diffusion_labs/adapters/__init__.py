@@ -7,6 +7,7 @@ from diffusion_labs.adapters.cfguidance_plus_plus import CFGuidancePlusPlus
 from diffusion_labs.adapters.classifier_guidance import ClassifierGuidance
 from diffusion_labs.adapters.combinations import AdaptiveProjectedGuidance, GuidanceRescale
 from diffusion_labs.adapters.concatenation import Concatenation
+from diffusion_labs.adapters.deep_cache import DeepCache
 from diffusion_labs.adapters.edm_preconditioning import EDMPreconditioning
 from diffusion_labs.adapters.expert_denoisers import ExpertDenoisers
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
@@ -26,6 +27,7 @@ __all__ = [
     "CFGuidancePlusPlus",
     "ClassifierGuidance",
     "Concatenation",
+    "DeepCache",
     "EDMPreconditioning",
     "ExpertDenoisers",
     "GuidanceInterval",

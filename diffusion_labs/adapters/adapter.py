@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from diffusion_labs.conditioning import ConditionalModule, without_guidance
+from diffusion_labs.conditioning import ConditionalModule, for_sampling, without_guidance
 
 
 class Adapter(ConditionalModule):
@@ -60,12 +60,19 @@ class Adapter(ConditionalModule):
 
     def unguided(self) -> nn.Module:
         """The same stack without guidance, on the same weights; an adapter that guides writes its own."""
-        inner = without_guidance(self.model)
-        if inner is self.model:
+        return self._around(without_guidance(self.model))
+
+    def for_sampling(self) -> nn.Module:
+        """The same stack around what the model inside is for one sampling."""
+        return self._around(for_sampling(self.model))
+
+    def _around(self, model: nn.Module) -> nn.Module:
+        """The same adapter around another model; itself, around its own."""
+        if model is self.model:
             return self
-        stack = copy.copy(self)
-        vars(stack)["_modules"] = {**self._modules, "model": inner}
-        return stack
+        adapter = copy.copy(self)
+        vars(adapter)["_modules"] = {**self._modules, "model": model}
+        return adapter
 
     @property
     def null_conditions(self) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.conditioning import ConditionalInputs, for_sampling
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.randomness import Generators, randn_like
@@ -214,7 +214,7 @@ class Sampler(nn.Module):
             levels: noise levels that are known already.
             times: theirs, for each sample: ``[b]``.
         """
-        model, predictor = self.model, self.predictor
+        model, predictor = for_sampling(self.model), self.predictor
         known = {level.t: time for level, time in zip(levels, times, strict=True)}
 
         def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:

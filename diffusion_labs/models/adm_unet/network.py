@@ -165,6 +165,30 @@ class ADMUNet(ConditionalModule):
         Raises:
             ValueError: for an input of the wrong shape or dtype, or an unknown condition.
         """
+        output, _ = self.reusing(x, timestep, conditional_inputs)
+        return output
+
+    def reusing(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        conditional_inputs: ConditionalInputs | None = None,
+        *,
+        stages: int = 1,
+        features: Tensor | None = None,
+    ) -> tuple[DiffusionOutput, Tensor]:
+        """``forward``, and the features that the last stages of the decoder get from those before them.
+
+        Given such features, of an earlier time, only these stages are called, and those of the encoder that they have
+        skip connections from (DeepCache, arXiv 2312.00858, section 3.2).
+
+        Args:
+            x: see ``forward``.
+            timestep: see ``forward``.
+            conditional_inputs: see ``forward``.
+            stages: how many of the decoder's stages are called in any case, from 1 to all.
+            features: as returned; all stages are called if ``None``.
+        """
         conditions = self.check_conditions(conditional_inputs, x)
         self._check(x, timestep)
 
@@ -180,20 +204,26 @@ class ADMUNet(ConditionalModule):
             context = context._replace(identity=conditions["identity_attention"])
 
         # Descend
+        encoder, decoder = list(self.encoder), list(self.decoder)
         skips = [h]
-        for stage in self.encoder:
+        for stage in encoder if features is None else encoder[: stages - 1]:
             h = stage(h, embedding, context)
             skips.append(h)
 
-        # Middle
-        h = self.middle(h, embedding, context)
+        # Middle, and ascend
+        if features is None:
+            h = self.middle(h, embedding, context)
+            for stage in decoder[:-stages]:
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
+            features = h
 
-        # Ascend
-        for stage in self.decoder:
+        # Ascend to the end
+        h = features
+        for stage in decoder[-stages:]:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
 
         # Project
-        return self.head(h, x.dtype)
+        return self.head(h, x.dtype), features
 
     def _check(self, x: Tensor, timestep: Tensor) -> None:
         channels = self.conv_in.in_channels
