@@ -7,6 +7,7 @@ BENCHMARKS = {
     "autoencoder_memory": "peak memory of encoding and decoding large images in tiles, and the seams",
     "caption_sheet": "samples of a run of ldm-emoji or dalle2-emoji for 25 captions, beside training images",
     "compatibility": "which component works with compile, export, precisions, DDP and FSDP2: docs/compatibility.md",
+    "deep_cache": "time and error of sampling that reuses features, beside fewer steps: docs/deep-cache.md",
     "dalle2_quality": "images from text, prior and inversion of a run of dalle2-mnist, and its gates",
     "image_quality": "recognition, diversity and Frechet distance of a run's samples, beside real images",
     "kernels": "layers, training and sampling steps of the ADM U-Net with and without the kernels for the CPU",
