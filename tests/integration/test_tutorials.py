@@ -51,13 +51,6 @@ def test_mnist_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "mnist-model" / "config.json").exists()
 
 
-def test_latent_diffusion_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run("latent_diffusion", tmp_path, monkeypatch)
-    latents = found["scale"].normalize(found["autoencoder"].posterior(found["x"]).sample())
-    assert 0.8 < latents.std().item() < 1.2
-    assert (tmp_path / "latent-digits" / "config.json").exists()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 def test_many_gpus_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
