@@ -8,7 +8,7 @@ ARGS ?=
 RUN = $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench solver-report clean
+.PHONY: help install demo test test-slow lint format check bench solver-report tutorials clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench:  ## Measure speed, ours and other libraries': docs/performance.md; ARGS="
 
 solver-report:  ## Measure every solver, ours and other libraries': docs/solvers.md (minutes)
 	@$(RUN) solver-report $(ARGS)
+
+tutorials:  ## Run the tutorials and store them as notebooks (half an hour); ARGS="NAME" for one, "--text" for changed text
+	@$(RUN) tutorials $(ARGS)
 
 clean:  ## Remove .venv, caches and built files (runs/ stays)
 	@$(RUN) clean

@@ -39,6 +39,7 @@ TASKS = {
     "check": [*LINT, ["pytest"]],
     "bench": [["python", "-m", "benchmarks"]],
     "solver-report": [["python", "-m", "benchmarks", "solver_report"]],
+    "tutorials": [["python", "scripts/tutorials.py"]],
 }
 DEFAULTS = {"bench": ["performance"]}  # arguments, if none are given
 

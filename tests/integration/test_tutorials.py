@@ -1,0 +1,87 @@
+"""The tutorials run, and their notebooks are what the Python files say, with outputs of a run."""
+
+import json
+import os
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+LARGEST = 1_000_000  # bytes of a notebook
+
+
+def cells_of(source: Path) -> list[tuple[str, str]]:
+    """Kind and text of the cells of a file in jupytext's percent format, without its header."""
+    _, _, text = source.read_text().split("# ---\n", 2)
+    cells = []
+    for kind, body in re.findall(r"^# %%( \[markdown\])?\n(.*?)(?=^# %%|\Z)", text, re.DOTALL | re.MULTILINE):
+        lines = body.strip("\n").split("\n")
+        cells.append(("markdown", "\n".join(re.sub(r"^# ?", "", line) for line in lines)) if kind else ("code", body))
+    return [(kind, text.strip("\n")) for kind, text in cells]
+
+
+def notebook_of(source: Path) -> dict[str, Any]:
+    notebook: dict[str, Any] = json.loads(source.with_suffix(".ipynb").read_text())
+    return notebook
+
+
+def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The variables of a tutorial after it was run at the small size."""
+    monkeypatch.setenv("TUTORIAL_SIZE", "small")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.chdir(folder)
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    try:
+        return runpy.run_path(str(ROOT / "docs" / "tutorials" / f"{name}.py"))
+    finally:
+        plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_mnist_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run("mnist_training", tmp_path, monkeypatch)
+    assert sum(found["losses"][-5:]) < 0.8 * sum(found["losses"][:5])
+    assert (tmp_path / "mnist-model" / "config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_many_gpus_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It compares losses and checkpoints itself; that they could differ is seen here."""
+    found = run("many_gpus", tmp_path, monkeypatch)
+    assert found["one"][-5:].mean() < 0.9 * found["one"][:5].mean()
+    assert not found["ddp"].equal(found["one"])
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_a_notebook_has_the_cells_of_its_source(source: Path) -> None:
+    stored = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook_of(source)["cells"]]
+    assert stored == cells_of(source), "run `make tutorials`"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_a_notebook_keeps_a_whole_run_and_nothing_of_the_machine(source: Path) -> None:
+    code = [cell for cell in notebook_of(source)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1
+    text = "".join("".join(output.get("text", output.get("data", {}).get("text/plain", ""))) for output in outputs)
+    assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users|var|opt)/|[A-Z]:\\|0x[0-9a-f]{6,}", text)
+    assert source.with_suffix(".ipynb").stat().st_size < LARGEST
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_a_tutorial_opens_in_colab(source: Path) -> None:
+    """The badge leads to this notebook, in the repository that the first cell installs from."""
+    text = source.read_text()
+    (badge,) = re.findall(r"\(https://colab\.research\.google\.com/github/(\S+?)\)", text)
+    (package,) = re.findall(r"git\+https://github\.com/([^\"]+)", text)
+    assert badge == f"{package}/blob/main/docs/tutorials/{source.stem}.ipynb"
