@@ -36,6 +36,7 @@ def public_names():
 
 
 NAMES = public_names()
+SHORT = {name.rpartition(".")[2]: name for name in reversed(NAMES)}
 
 
 def resolve(full_name):
@@ -90,32 +91,33 @@ class Public(SphinxDirective):
 
 
 def linked(app, doctree):
-    """Make a link of each name in code style that is public, where it stands alone: ``DDIMSampler``."""
-    short = {name.rpartition(".")[2]: name for name in reversed(NAMES)}
+    """Make a link of each name in code style that is public, where it stands alone: ``DDIMSampler``, ``Sampler.step``."""
     for literal in list(doctree.findall(nodes.literal)):
-        name = short.get(literal.astext().removeprefix("dl."))
-        if name is None or isinstance(literal.parent, (nodes.reference, nodes.title, addnodes.pending_xref)):
+        name, *attribute = literal.astext().removeprefix("dl.").split(".")
+        if name not in SHORT or isinstance(literal.parent, (nodes.reference, nodes.title, addnodes.pending_xref)):
             continue
+        target = ".".join([SHORT[name], *attribute])
         link = addnodes.pending_xref(
-            "", refdomain="py", reftype="obj", reftarget=name, refexplicit=True, refwarn=True, refdoc=app.env.docname
+            "", refdomain="py", reftype="obj", reftarget=target, refexplicit=True, refdoc=app.env.docname
         )
         literal.replace_self(link)
         link += literal
 
 
 def skipped(app, what, name, value, skip, options):
-    """The fields of a named tuple, which its docstring has already."""
-    return True if type(value).__name__ == "_tuplegetter" else skip
+    """Leave out what the class says already: the fields of a named tuple, and methods that say "See the class."."""
+    said = type(value).__name__ == "_tuplegetter" or (getattr(value, "__doc__", None) or "").startswith("See the ")
+    return True if said else skip
 
 
 def of_the_package(app, env, node, contnode):
-    """A type in a signature is linked by its public name; what is not public, or of another library, is not linked."""
+    """A type in a signature is linked by its public name; what is private, or of another library, is plain text."""
+    target = node["reftarget"]
+    name = SHORT.get(target.rpartition(".")[2])
     if node.get("refdomain") != "py":
         return None
-    target = node["reftarget"]
-    name = {name.rpartition(".")[2]: name for name in reversed(NAMES)}.get(target.rpartition(".")[2])
     if name is None or name == target:
-        return contnode if not target.startswith(f"{PACKAGE}.") or name is None else None
+        return contnode
     return env.domains.python_domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, contnode)
 
 
