@@ -2,7 +2,9 @@
 
 import doctest
 import importlib.util
+import inspect
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import diffusion_labs as dl
+from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONCEPTS = sorted(path.stem for path in (DOCS / "concepts").glob("*.md"))
@@ -110,18 +113,16 @@ def names_in(cell: str) -> list[str]:
 def test_the_names_of_diffusers_exist() -> None:
     diffusers = pytest.importorskip("diffusers", reason="the page is about diffusers")
     schedulers, _, _, models, _ = tables("migration.md")
-    for (old, *_), *_ in (names_in(row[0]) for row in [*schedulers, *models]):
-        assert hasattr(diffusers, old), old
+    theirs = {*dir(diffusers), *dir(diffusers.schedulers)}
+    assert {name for row in [*schedulers, *models] for name in names_in(row[0])} <= theirs
 
 
 def test_the_new_names_are_ours() -> None:
     schedulers, keys, _, models, torchmultimodal = tables("migration.md")
-    for row in schedulers:
-        assert all(hasattr(dl, name) for name in names_in(row[1])), row
-    for row in models:
-        assert all(hasattr(dl, name) for name in names_in(row[1]) + names_in(row[2])), row
-    for row in torchmultimodal:
-        assert all(hasattr(dl, name) for name in names_in(row[1]) if "." not in name), row
+    cells = [row[1] for row in schedulers] + [cell for row in models for cell in row[1:]]
+    cells += [row[1] for row in torchmultimodal]
+    named = {name for cell in cells for name in names_in(cell)}
+    assert named <= set(dl.__all__)
     assert keys
 
 
@@ -163,3 +164,16 @@ def test_every_public_name_has_an_entry() -> None:
         if not any(f"{module}.".startswith(f"diffusion_labs.{part}.") for part in parts)
     ]
     assert not homeless
+
+
+def test_the_recipes_are_all_there_with_commands_that_they_understand() -> None:
+    (rows,) = tables("recipes.md")
+    assert [row[0].strip("`") for row in rows] == list(RECIPES)
+    for name, _, command, data in rows:
+        program, verb, recipe, *options = shlex.split(command.strip("`"))
+        assert (program, verb, recipe) == ("diffusion-labs", "train", name.strip("`"))
+        parameters = inspect.signature(find_recipe(recipe)).parameters
+        given = {option.removeprefix("--").replace("-", "_") for option in options[::2]}
+        needed = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
+        assert needed <= given <= parameters.keys(), command
+        assert data
