@@ -113,9 +113,10 @@ def install(venv, peers):
 
 def clean():
     """Remove the environments, the caches and the built files."""
-    for name in (".venv", ".venv-peers", "build", "dist", "docs/_build", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"):
+    for name in (".venv", ".venv-peers", "build", "dist", "docs/_build"):
         shutil.rmtree(ROOT / name, ignore_errors=True)
-    shutil.rmtree(ROOT / ".import_linter_cache", ignore_errors=True)
+    for name in (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".import_linter_cache"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
     for folder in ("diffusion_labs", "tests", "examples", "benchmarks", "docs"):
         for cache in sorted((ROOT / folder).rglob("__pycache__")):
             shutil.rmtree(cache, ignore_errors=True)
