@@ -26,7 +26,9 @@ PARTS = ("layers", "metrics", "training", "data", "pretrained", "interop")
 def public_names():
     """``{full name: module it is written in}`` of all public names, in the order of the stub and then of the parts."""
     stub = (importlib.resources.files(dl) / "__init__.pyi").read_text()
-    found = {f"{PACKAGE}.{name}": f"{PACKAGE}.{module}" for module, name in re.findall(r"from \.(\S+) import (\w+)", stub)}
+    found = {
+        f"{PACKAGE}.{name}": f"{PACKAGE}.{module}" for module, name in re.findall(r"from \.(\S+) import (\w+)", stub)
+    }
     for part in PARTS:
         module = importlib.import_module(f"{PACKAGE}.{part}")
         for name in module.__all__:
@@ -91,7 +93,7 @@ class Public(SphinxDirective):
 
 
 def linked(app, doctree):
-    """Make a link of each name in code style that is public, where it stands alone: ``DDIMSampler``, ``Sampler.step``."""
+    """Make a link of each public name in code style that stands alone: ``DDIMSampler``, ``Sampler.step``."""
     for literal in list(doctree.findall(nodes.literal)):
         name, *attribute = literal.astext().removeprefix("dl.").split(".")
         if name not in SHORT or isinstance(literal.parent, (nodes.reference, nodes.title, addnodes.pending_xref)):

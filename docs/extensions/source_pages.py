@@ -7,11 +7,11 @@ a folder becomes one to the list of its files.
 from pathlib import Path
 
 from docutils import nodes
-from sphinx import addnodes
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_for_filename
 from pygments.util import ClassNotFound
+from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ("diffusion_labs", "tests", "benchmarks", "scripts")

@@ -1,7 +1,7 @@
 """The examples of the docstrings run, and print what they say.
 
-An example may begin in the middle: what it takes for granted, a model, data, a file, is in ``GIVEN``. Those in ``NOT_RUN``
-need weights that were released, or more memory than a test may have.
+An example may begin in the middle: what it takes for granted, a model, data, a file, is in ``GIVEN``. Those in
+``NOT_RUN`` need weights that were released, or more memory than a test may have.
 """
 
 import doctest
@@ -109,7 +109,15 @@ NOT_RUN = {
         WEIGHTS,
     ),
     **dict.fromkeys(
-        ("DALLE2", "LatentDiffusion", "ScaledEmbedding", "dalle2_decoder", "dalle2_prior", "plan_update", "unallocated"),
+        (
+            "DALLE2",
+            "LatentDiffusion",
+            "ScaledEmbedding",
+            "dalle2_decoder",
+            "dalle2_prior",
+            "plan_update",
+            "unallocated",
+        ),
         LARGE,
     ),
     "StreamBatches": "reads from a network",
