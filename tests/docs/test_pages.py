@@ -81,6 +81,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     diffusers.DDIMScheduler(clip_sample=False).save_pretrained("checkpoint/scheduler")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("checkpoint")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_what_was_written_for_diffusers_and_what_replaces_it() -> None:
