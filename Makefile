@@ -8,7 +8,7 @@ ARGS ?=
 RUN = $(PYTHON) scripts/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format check bench solver-report tutorials clean
+.PHONY: help install demo test test-slow lint format check docs bench solver-report tutorials clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format:  ## Format the code and fix what the linter can fix
 
 check:  ## Everything that CI runs: lint, then test
 	@$(RUN) check $(PYTEST_ARGS)
+
+docs:  ## Build the documentation site: docs/_build/index.html
+	@$(RUN) docs
 
 bench:  ## Measure speed, ours and other libraries': docs/performance.md; ARGS="NAME [OPTIONS]" for one benchmark
 	@$(RUN) bench $(ARGS)

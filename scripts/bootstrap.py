@@ -29,6 +29,8 @@ PEERS = ["azula", "k-diffusion"]
 BENCH_PEERS = [*PEERS, "denoising-diffusion-pytorch", "torchmultimodal-nightly"]
 
 LINT = [["ruff", "format", "--check"], ["ruff", "check"], ["mypy"], ["lint-imports"]]
+# -n and -W: a link that leads nowhere is an error; -E: what is gone from the sources is gone from the pages
+DOCS = ["sphinx-build", "-n", "-W", "--keep-going", "-E", "-q", "-j", "2", "docs", "docs/_build"]
 TASKS = {
     "install": [],
     "demo": [["diffusion-labs", "demo", "--run-dir", "runs/demo"]],
@@ -36,7 +38,8 @@ TASKS = {
     "test-slow": [["pytest", "-m", "slow"]],
     "lint": LINT,
     "format": [["ruff", "format"], ["ruff", "check", "--fix"]],
-    "check": [*LINT, ["pytest"]],
+    "check": [*LINT, DOCS, ["pytest"]],
+    "docs": [DOCS],
     "bench": [["python", "-m", "benchmarks"]],
     "solver-report": [["python", "-m", "benchmarks", "solver_report"]],
     "tutorials": [["python", "scripts/tutorials.py"]],
@@ -111,9 +114,10 @@ def install(venv, peers):
 
 def clean():
     """Remove the environments, the caches and the built files."""
-    for name in (".venv", ".venv-peers", "build", "dist", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"):
+    for name in (".venv", ".venv-peers", "build", "dist", "docs/_build"):
         shutil.rmtree(ROOT / name, ignore_errors=True)
-    shutil.rmtree(ROOT / ".import_linter_cache", ignore_errors=True)
+    for name in (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", ".import_linter_cache"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
     for folder in ("diffusion_labs", "tests", "examples", "benchmarks", "docs"):
         for cache in sorted((ROOT / folder).rglob("__pycache__")):
             shutil.rmtree(cache, ignore_errors=True)
@@ -136,6 +140,8 @@ def main():
         finished = subprocess.run([program(venv, command[0]), *command[1:], *extra], cwd=ROOT, env=environment)
         if finished.returncode:
             sys.exit(finished.returncode)
+    if task == "docs":
+        print("Ready: docs/_build/index.html")
     if task == "install":
         print("Ready: .venv is complete")
 
