@@ -60,6 +60,7 @@ GIVEN = {
     "parts = iter([{}, {'pooled_name': 'pooled_text'}])\n"
     "model = words = model_2 = words_2 = None\n"
     "CLIPTextEncoder = lambda *_, **options: c.pretrained_encoder('clip', **options)",
+    "DeepCache": NETWORK,
     "DiffusionPrior": "clip = c.tiny_clip()\nsampler = c.diffusion_prior().sampler",
     "EncodedDataset": "import pathlib\n"
     "numbers = lambda batch: {'x': batch['x'].float()}\n"
