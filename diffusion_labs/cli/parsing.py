@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -12,8 +13,8 @@ import tyro
 from diffusion_labs.cli import UserError
 
 T = TypeVar("T")
-CORNERS, LINES = "╭╰+", "─- "  # of tyro's boxes
-NAMES = 4  # how far the names in them are indented; what is said of them, farther
+BORDERS = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")  # of tyro's boxes; on terminals without Unicode there are none
+NAMES = 6  # how far the names in them are indented; what is said of them, farther
 
 
 def parse(kind: Callable[..., T], words: Sequence[str], prog: str) -> T:
@@ -46,10 +47,19 @@ def parse(kind: Callable[..., T], words: Sequence[str], prog: str) -> T:
 
 def in_one_line(box: str) -> str:
     """The first paragraph of one of tyro's boxes, and the option that was probably meant."""
-    rows = [row.strip()[1:-1] for row in box.splitlines() if row.strip() and row.strip()[0] not in CORNERS]
-    end = next((i for i, row in enumerate(rows) if not row.strip(LINES)), len(rows))
-    named = [row[1:].rstrip() for row in rows[:end]]
-    message = " ".join(row.strip() for row in named if len(row) - len(row.lstrip()) <= NAMES)
+    rows = box.translate(BORDERS).splitlines()[1:]
+    lines = itertools.dropwhile(is_rule, rows)
+    message = " ".join(row.strip() for row in itertools.takewhile(lambda row: not is_rule(row), lines) if is_near(row))
     meant = re.search(r"Perhaps you meant:\W*?(--[\w-]+)", box)
     message = message[:1].lower() + message[1:].rstrip(".")
     return f"{message}; did you mean {meant[1]}?" if meant else message
+
+
+def is_rule(row: str) -> bool:
+    """Whether a row parts paragraphs."""
+    return not row.strip("- ")
+
+
+def is_near(row: str) -> bool:
+    """Whether a row is a sentence or a name, and not what is said of a name."""
+    return len(row) - len(row.lstrip()) <= NAMES

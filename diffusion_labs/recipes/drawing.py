@@ -66,11 +66,12 @@ def draw(
     if sampler is not None or grid is not None:
         model = with_sampler(model, sizes, sampler, grid)
     own: Any = sizes.sampler(model)
+    guided = next((part for part in own.model.modules() if hasattr(part, "guidance_scale")), own.model)
     device = next(model.parameters()).device
     images = []
     with (
         settings(own, eval_steps=steps or own.eval_steps, progress_bar=progress_bar),
-        settings(own.model, guidance_scale=guidance_scale),
+        settings(guided, guidance_scale=guidance_scale),
     ):
         for first in range(0, len(wanted), batch_size):
             some = wanted[first : first + batch_size]

@@ -8,8 +8,8 @@ from typing import Any
 
 from diffusion_labs.files import write_json
 from diffusion_labs.recipes.catalogue import find_recipe
-from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.kinds import sizes_of
+from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.stages import Stages, trained_weights
 from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
 
