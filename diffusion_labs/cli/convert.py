@@ -30,6 +30,7 @@ def convert(
     variant: str | None = None,
     version: Literal[1, 2] = 1,
     sigma_rel: float | None = None,
+    license: str = "unknown",
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
 
@@ -50,6 +51,7 @@ def convert(
         version: of the names that "compvis" writes, those of Stable Diffusion 1 or 2.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).
+        license: of the weights of a run, such as mit, for the card in the folder.
     """
     from diffusion_labs.cli.mistakes import MISTAKES
     from diffusion_labs.interop.convert import (
@@ -61,7 +63,9 @@ def convert(
     )
     from diffusion_labs.interop.diffusers_folder import write_diffusers
     from diffusion_labs.pretrained import save_pretrained
-    from diffusion_labs.recipes.run import RUN_FILE, load_run
+    from diffusion_labs.recipes.card import model_card
+    from diffusion_labs.recipes.kinds import described
+    from diffusion_labs.recipes.run import RUN_FILE, load_run, read_run
 
     if preset is not None:
         choose("preset", preset, PRESETS)
@@ -79,7 +83,10 @@ def convert(
     }
     try:
         if (source / RUN_FILE).is_file() and preset is None and like is None:
-            model, _ = load_run(source, sigma_rel=sigma_rel)
+            model, sizes = load_run(source, sigma_rel=sigma_rel)
+            told = {"sizes": described(sizes), "recipe": read_run(source)["recipe"]}
+            card = model_card(source, license=license, name=str(target))
+            writers["own"] = partial(save_pretrained, about=told, card=card)
         elif sigma_rel is not None:
             raise UserError("--sigma-rel is for the folder of a run alone")
         else:

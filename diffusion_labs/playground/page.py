@@ -99,13 +99,21 @@ class Answers:
         for picture, way, _ in self._grow(request, known):
             yield picture, way
 
+    def take(self, *settings: Any) -> Any:
+        """The first picture, for the editor."""
+        request = replace(self._request(settings), count=1)
+        *_, images = self._paint(request)
+        image = shown(images, padding=0)
+        return {"background": image, "layers": [], "composite": image}
+
     def compare(
         self, sampler: str, grid: str, steps: float, guidance: float, *settings: Any
     ) -> Iterator[tuple[Any, ...]]:
         """Two settings from the same noise, and how far their pictures are from each other."""
         first = self._request(settings)
         second = replace(first, sampler=sampler, grid=grid, steps=int(steps), guidance_scale=float(guidance))
-        one = other = None
+        one: Any = None
+        other: Any = None
         for one in self._paint(first):
             yield shown(one), None, ""
         for other in self._paint(second):
@@ -191,14 +199,14 @@ def _settings(gr: Any, suffix: str, sampler: str = "ddim", steps: int = 25) -> t
     )
 
 
-def _picture(gr: Any, label: str) -> Any:
+def _picture(gr: Any) -> Any:
     return gr.Image(
-        label=label, interactive=False, format="png", elem_classes="picture", height=420, buttons=["download"]
+        show_label=False, interactive=False, format="png", elem_classes="picture", height=420, buttons=["download"]
     )
 
 
 def _way(gr: Any, answers: Answers, way: Any, picture: Any) -> Any:
-    slider = gr.Slider(0, 1, 0, step=1, label="The way there: what the model thinks the picture is, at each call")
+    slider = gr.Slider(0, 1, 0, step=1, label="The way: what the model takes the picture for, at each call")
     slider.input(answers.step, [way, slider], picture, show_progress="hidden", api_name=False)
     way.change(
         lambda way: gr.Slider(maximum=max(1, len(way) - 1), value=len(way) - 1),
@@ -212,7 +220,7 @@ def _way(gr: Any, answers: Answers, way: Any, picture: Any) -> Any:
 
 def _draw_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
     way = gr.State([])
-    picture = _picture(gr, "Pictures")
+    picture = _picture(gr)
     button = gr.Button("Draw", variant="primary")
     _way(gr, answers, way, picture)
     code = gr.Code(language="python", label="The Python that makes these pictures", interactive=False)
@@ -220,21 +228,28 @@ def _draw_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
 
 
 def _inpaint_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
-    gr.Markdown("Upload a picture, and draw over what is to be made anew.", elem_classes="note")
+    gr.Markdown(
+        "Take a picture of the model, or upload one, and draw over what is to be made anew.", elem_classes="note"
+    )
     way = gr.State([])
     with gr.Row():
-        editor = gr.ImageEditor(
-            label="Picture and mask",
-            sources=["upload"],
-            transforms=(),
-            layers=False,
-            brush=gr.Brush(default_size=24, colors=["#6366f1"], color_mode="fixed"),
-            height=420,
-            elem_id="editor",
-        )
-        picture = _picture(gr, "Inpainted")
-    button = gr.Button("Inpaint", variant="primary")
+        with gr.Column(min_width=280):
+            editor = gr.ImageEditor(
+                show_label=False,
+                sources=["upload"],
+                transforms=(),
+                layers=False,
+                brush=gr.Brush(default_size=24, colors=["#6366f1"], color_mode="fixed"),
+                canvas_size=(256, 256),
+                height=420,
+                elem_id="editor",
+            )
+            take = gr.Button("Take a picture of the model")
+        with gr.Column(min_width=280):
+            picture = _picture(gr)
+            button = gr.Button("Inpaint", variant="primary")
     _way(gr, answers, way, picture)
+    take.click(answers.take, settings, editor, api_name=False, show_progress="minimal")
     button.click(answers.inpaint, [editor, *settings], [picture, way], api_name="inpaint", show_progress="minimal")
 
 
@@ -243,7 +258,7 @@ def _compare_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
     with gr.Row():
         other = _settings(gr, " of the second", "dpm-solver-pp-2m", 10)
     with gr.Row():
-        first, second = _picture(gr, "First"), _picture(gr, "Second")
+        first, second = _picture(gr), _picture(gr)
     apart = gr.Markdown()
     button = gr.Button("Compare", variant="primary")
     button.click(
@@ -257,7 +272,7 @@ def _error_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
         "sampler draws other noise with other steps, and does not come closer.",
         elem_classes="note",
     )
-    picture = _picture(gr, "Error against steps")
+    picture = _picture(gr)
     button = gr.Button("Measure", variant="primary")
     button.click(answers.errors, settings, picture, api_name="errors", show_progress="minimal")
 

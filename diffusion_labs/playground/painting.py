@@ -100,7 +100,8 @@ def _drawn(
     abandoned: threading.Event,
 ) -> Tensor:
     how = request.how()
-    model, given = shared_copy(subject.model), {}
+    model: Any = shared_copy(subject.model)
+    given: dict[str, Tensor] = {}
     if known is not None:
         given = know(model, subject.sizes, known, request.count)
     network = subject.sizes.sampler(model).model

@@ -12,12 +12,12 @@ from torch import Tensor
 from diffusion_labs.images import image_grid, line_plot
 from diffusion_labs.playground.painting import Known
 
-SIDE = 512  # pixels of a picture on the page, at least
+SIDE = 480  # pixels of a picture on the page, or a few less
 
 
-def shown(images: Tensor) -> Any:
+def shown(images: Tensor, *, padding: int = 1) -> Any:
     """Pictures ``[n, c, h, w]`` side by side, each pixel a square: uint8 ``[h, w, 3]``."""
-    grid = image_grid(images)
+    grid = image_grid(images, padding=padding)
     scale = max(1, SIDE // max(grid.shape[:2]))
     return grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
 
