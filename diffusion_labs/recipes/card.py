@@ -9,6 +9,15 @@ from diffusion_labs.recipes.run import read_run
 
 EVALUATION = "evaluation.json"  # what `diffusion-labs evaluate` writes
 
+USE = """```python
+from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.opened import open_model
+from diffusion_labs.recipes.wanted import wanted
+
+model, sizes = open_model({name!r})
+images = draw(model, sizes, wanted(sizes, None, None, count=8), seed=0)
+```"""
+
 
 def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = None) -> str:
     """The ``README.md`` of a run's model, with the metadata of the hub.
@@ -29,9 +38,7 @@ def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = No
         f"# {name}",
         f"A diffusion model of the recipe `{recipe}` of diffusion_labs: {RECIPES.get(recipe, 'not in this version')}.",
         "## Use",
-        f"```python\nfrom diffusion_labs.recipes.drawing import draw\nfrom diffusion_labs.recipes.opened import open_model\n"
-        f"from diffusion_labs.recipes.wanted import wanted\n\nmodel, sizes = open_model({name!r})\n"
-        "images = draw(model, sizes, wanted(sizes, None, None, count=8), seed=0)\n```",
+        USE.format(name=name),
         "## Training",
         _table({"argument": "value", **{key: f"`{value}`" for key, value in arguments.items()}}),
         "## Evaluation",
