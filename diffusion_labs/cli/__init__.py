@@ -1,19 +1,24 @@
-"""The command line. Nothing heavy is imported before a command is known."""
+"""The command line. Nothing heavy is imported before a command is known, and its options are right."""
 
-import difflib
 import importlib
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from diffusion_labs.spelling import unknown
 
 COMMANDS = {
     "train": "train a model by a recipe",
     "plan": "tell, without the hardware, whether a recipe's training fits, and how long it takes",
     "encode": "write the latents of a recipe's data to disk, once",
     "sample": "draw pictures from a run",
+    "play": "draw, inpaint and compare samplers in a browser",
     "evaluate": "measure samples beside real images",
     "convert": "write a model in another format",
+    "list": "show what there is: recipes, samplers, grids, schedules, predictors, adapters, presets",
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }
+RESUMED = ("train", "encode")  # with --resume
 HELP = """usage: diffusion-labs COMMAND [OPTIONS]
 
 Train diffusion models and sample from them.
@@ -31,7 +36,7 @@ class UserError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 for a user's mistake, 130 or 143 when a signal stopped it."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command's module here
     if not words or words[0] in ("-h", "--help"):
         listing = "\n".join(f"  {name:8} {text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=listing), end="")
@@ -42,19 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        fail(f"interrupted; {how_to_go_on(words[0], words[1:])}", 130)
 
 
-def choose(kind: str, word: str, known: Sequence[str] | dict[str, str]) -> str:
+def choose(kind: str, word: str, known: Collection[str]) -> str:
     """``word`` if it is known, or an error that says what was probably meant."""
-    if word in known:
-        return word
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(known)}"
-    raise UserError(f"unknown {kind} '{word}'; {hint}")
+    if word not in known:
+        raise UserError(unknown(kind, word, known))
+    return word
+
+
+def how_to_go_on(command: str, words: Sequence[str]) -> str:
+    """What to enter after a command was stopped."""
+    resumed = command in RESUMED and "--resume" not in words
+    again = shlex.join(["diffusion-labs", command, *words, *["--resume"] * resumed])
+    return f"go on with: {again}"
 
 
 def fail(message: str, code: int = 2) -> None:
     """Print one line to standard error and exit."""
-    print(f"diffusion-labs: {message}", file=sys.stderr)
+    print(f"diffusion-labs: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -1,38 +1,23 @@
 """``diffusion-labs convert SRC DST``: a model from one format to another."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from safetensors import SafetensorError
 
-from diffusion_labs.cli import UserError
-from diffusion_labs.interop.convert import (
-    PRESETS,
-    read_model,
-    write_compvis,
-    write_guided_diffusion,
-    write_torchmultimodal,
-)
-from diffusion_labs.interop.diffusers_folder import write_diffusers
-from diffusion_labs.pretrained import save_pretrained
-from diffusion_labs.recipes.run import RUN_FILE, load_run
-from diffusion_labs.training import CheckpointError
+from diffusion_labs.cli import UserError, choose
+from diffusion_labs.cli.parsing import parse
 
 FILE = ".safetensors"
-FOLDERS: Mapping[str, Callable[..., Any]] = {"own": save_pretrained, "diffusers": write_diffusers}
-FILES: Mapping[str, Callable[..., Any]] = {
-    "compvis": write_compvis,
-    "guided-diffusion": write_guided_diffusion,
-    "torchmultimodal": write_torchmultimodal,
-}
+FOLDERS = ("own", "diffusers")
+FILES = ("compvis", "guided-diffusion", "torchmultimodal")
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
-    tyro.cli(convert, args=words, prog="diffusion-labs convert")
+    parse(convert, words, "diffusion-labs convert")
 
 
 def convert(
@@ -45,6 +30,7 @@ def convert(
     variant: str | None = None,
     version: Literal[1, 2] = 1,
     sigma_rel: float | None = None,
+    license: str = "unknown",
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
 
@@ -65,23 +51,47 @@ def convert(
         version: of the names that "compvis" writes, those of Stable Diffusion 1 or 2.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).
+        license: of the weights of a run, such as mit, for the card in the folder.
     """
-    if preset is not None and preset not in PRESETS:
-        raise UserError(f"--preset is {preset}; choose one of: {', '.join(PRESETS)}")
+    from diffusion_labs.cli.mistakes import MISTAKES
+    from diffusion_labs.interop.convert import (
+        PRESETS,
+        read_model,
+        write_compvis,
+        write_guided_diffusion,
+        write_torchmultimodal,
+    )
+    from diffusion_labs.interop.diffusers_folder import write_diffusers
+    from diffusion_labs.pretrained import save_pretrained
+    from diffusion_labs.recipes.card import model_card
+    from diffusion_labs.recipes.kinds import described
+    from diffusion_labs.recipes.run import RUN_FILE, load_run, read_run
+
+    if preset is not None:
+        choose("preset", preset, PRESETS)
     is_file = target.suffix == FILE
     name = to or ("compvis" if is_file else "own")
     if name not in (FILES if is_file else FOLDERS):
         what = "a folder" if is_file else f"a file that ends in {FILE}"
         raise UserError(f"--to {name} writes {what}, but DST is {target}; change one of them")
-    writers: dict[str, Callable[..., Any]] = {**FOLDERS, **FILES, "compvis": partial(write_compvis, version=version)}
+    writers: dict[str, Callable[..., Any]] = {
+        "own": save_pretrained,
+        "diffusers": write_diffusers,
+        "compvis": partial(write_compvis, version=version),
+        "guided-diffusion": write_guided_diffusion,
+        "torchmultimodal": write_torchmultimodal,
+    }
     try:
         if (source / RUN_FILE).is_file() and preset is None and like is None:
-            model, _ = load_run(source, sigma_rel=sigma_rel)
+            model, sizes = load_run(source, sigma_rel=sigma_rel)
+            told = {"sizes": described(sizes), "recipe": read_run(source)["recipe"]}
+            card = model_card(source, license=license, name=str(target))
+            writers["own"] = partial(save_pretrained, about=told, card=card)
         elif sigma_rel is not None:
             raise UserError("--sigma-rel is for the folder of a run alone")
         else:
             model = read_model(source, preset=preset, like=like, averaged=averaged, variant=variant)
         writers[name](model, target)
-    except (ValueError, OSError, ImportError, SafetensorError, CheckpointError) as error:
+    except MISTAKES as error:
         raise UserError(str(error)) from error
     print(target)

@@ -4,17 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-import tyro
-
-from diffusion_labs.cli import UserError
-from diffusion_labs.recipes.demo import demo
-from diffusion_labs.training import CheckpointError, Stopped
+from diffusion_labs.cli import UserError, fail
+from diffusion_labs.cli.parsing import parse
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
-    tyro.cli(carry_out, args=words, prog="diffusion-labs demo")
+    parse(carry_out, words, "diffusion-labs demo")
 
 
 def carry_out(run_dir: Path = Path("runs/demo")) -> None:
@@ -23,11 +19,17 @@ def carry_out(run_dir: Path = Path("runs/demo")) -> None:
     Args:
         run_dir: folder for the pictures, the report, the log and the checkpoints.
     """
+    import torch
+
+    from diffusion_labs.cli.mistakes import MISTAKES
+    from diffusion_labs.recipes.demo import demo
+    from diffusion_labs.training import Stopped
+
     torch.set_num_threads(1)  # for tensors this small a second thread gains little, and on a busy machine it costs
     try:
         demo(run_dir)
     except Stopped as stop:
-        print(f"\n{stop}: run the same command again", file=sys.stderr)
-        sys.exit(128 + stop.signal)
-    except (CheckpointError, OSError, FloatingPointError) as error:
+        print(file=sys.stderr)  # below the bar
+        fail(f"{str(stop).partition(';')[0]}; go on with: diffusion-labs demo --run-dir {run_dir}", 128 + stop.signal)
+    except (*MISTAKES, FloatingPointError) as error:
         raise UserError(str(error)) from error

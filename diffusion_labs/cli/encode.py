@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from diffusion_labs.cli.train import carry_out, chosen_options
+from diffusion_labs.cli.recipe_name import recipe_of
 from diffusion_labs.recipes.catalogue import LATENT_RECIPES
 
 HELP = """usage: diffusion-labs encode RECIPE [OPTIONS]
@@ -19,7 +19,10 @@ recipes:
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
-    chosen = chosen_options("encode", words, LATENT_RECIPES, HELP)
-    if chosen is not None:
-        run_dir = carry_out(*chosen, until="latents")
-        print(f"The latents are in {run_dir / 'latents'}. Go on with: diffusion-labs train {chosen[0]} --resume")
+    name = recipe_of(words, LATENT_RECIPES, HELP)
+    if name is None:
+        return
+    from diffusion_labs.cli.recipe import carry_out
+
+    run_dir = carry_out("encode", name, words[1:], until="latents")
+    print(f"The latents are in {run_dir / 'latents'}. Go on with: diffusion-labs train {name} --resume")

@@ -9,19 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
-from diffusion_labs.cli import UserError, choose
-from diffusion_labs.images import image_grid, save_image
-from diffusion_labs.recipes.drawing import ModelSizes, draw, guide_prior
-from diffusion_labs.recipes.run import load_run
-from diffusion_labs.training import CheckpointError
+from diffusion_labs.cli import UserError
+from diffusion_labs.cli.parsing import parse
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command with these arguments."""
-    tyro.cli(sample, args=words, prog="diffusion-labs sample")
+    parse(sample, words, "diffusion-labs sample")
 
 
 def sample(
@@ -32,6 +28,8 @@ def sample(
     steps: int = 50,
     guidance_scale: float = 2.0,
     prior_guidance_scale: float | None = None,
+    sampler: str | None = None,
+    grid: str | None = None,
     seed: int = 0,
     sigma_rel: float | None = None,
     out: Path | None = None,
@@ -45,9 +43,12 @@ def sample(
         class_name: the class to draw; all in turn if none is given.
         prompt: what to draw, in words, where the model takes captions.
         count: how many pictures.
-        steps: calls of the network for each.
+        steps: calls of the network for each, or steps of samplers that make several.
         guidance_scale: 1 follows the model, more exaggerates the class.
         prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
+        sampler: what makes pictures of noise, such as heun, see `diffusion-labs list samplers`; the model's own if
+            not given.
+        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`.
         seed: of the first picture; the next has the next seed.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).
@@ -56,6 +57,14 @@ def sample(
         compile: compile the model first, for many pictures or steps; the next command has it from a cache. On a CPU
             this needs a C++ compiler.
     """
+    from diffusion_labs.cli.mistakes import MISTAKES
+    from diffusion_labs.images import image_grid, save_image
+    from diffusion_labs.recipes.components import find_component
+    from diffusion_labs.recipes.drawing import draw, guide_prior
+    from diffusion_labs.recipes.run import load_run
+    from diffusion_labs.recipes.variants import with_sampler
+    from diffusion_labs.recipes.wanted import check_complete, wanted
+
     for name, value in (("count", count), ("steps", steps)):
         if value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
@@ -66,9 +75,12 @@ def sample(
         if scale is not None and not math.isfinite(scale):
             raise UserError(f"--{name} is {scale}; it must be a number")
     try:
+        kind = None if sampler is None else find_component("samplers", sampler)
+        times = None if grid is None else find_component("grids", grid)
         model, sizes = load_run(run_dir, device, sigma_rel=sigma_rel)
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
+        model = with_sampler(model, sizes, kind, times)
         what = wanted(sizes, class_name, prompt, count)
         drawing = partial(draw, model, sizes, what, seed=seed, guidance_scale=guidance_scale)
         if compile:
@@ -79,37 +91,9 @@ def sample(
         images = drawing(steps=steps, progress_bar=True)
         columns = min(count, len(sizes.class_names) if class_name is None and sizes.class_names else 8)
         save_image(path, image_grid(images, columns=columns), scale=max(1, 64 // sizes.image_shape[1]))
-    except (CheckpointError, ValueError, OSError) as error:
+    except MISTAKES as error:
         raise UserError(str(error)) from error
     print(path)
-
-
-def wanted(sizes: ModelSizes, class_name: str | None, prompt: str | None, count: int) -> torch.Tensor | list[str]:
-    """The class of each picture, ``[count]``, or the caption."""
-    captions = "caption" in sizes.conditions
-    if captions and class_name is not None:
-        raise UserError("this model draws what a caption says, not a class; use --prompt")
-    if captions:
-        return [prompt or ""] * count
-    if prompt is not None:
-        raise UserError("this model takes no captions; leave --prompt out")
-    names = list(sizes.class_names)
-    if class_name is None:
-        return torch.arange(count) % max(1, len(names))
-    if not names:
-        raise UserError("this model has no classes; leave --class out")
-    return torch.full((count,), names.index(choose("class", class_name, names)))
-
-
-def check_complete(sizes: object) -> None:
-    """Raise if a sample needs an image, or is none."""
-    if not isinstance(sizes, ModelSizes):
-        raise UserError(f"a {type(sizes).__name__} draws no images; use it from Python: model, sizes = load_run(...)")
-    if sizes.known:
-        raise UserError(
-            f"this model restores images and needs {list(sizes.known)}; use it from Python: load_run and "
-            "draw(..., known=...)"
-        )
 
 
 def file_name(text: str | None) -> str:

@@ -16,7 +16,7 @@ from diffusion_labs.files import sha256, whole_folder
 from diffusion_labs.pretrained.description import TOKENIZER, Described, build
 from diffusion_labs.pretrained.names import Components
 
-CONFIG = "config.json"
+CONFIG, CARD = "config.json", "README.md"
 FORMAT, FORMAT_VERSION = "diffusion_labs", 1
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 FILES = re.compile(rf"{WEIGHTS.pattern}|{TOKENIZER.pattern}/\w[\w.-]*")
@@ -29,6 +29,8 @@ def save_pretrained(
     folder: str | Path,
     *,
     components: Components | None = None,
+    about: Mapping[str, Any] | None = None,
+    card: str | None = None,
     max_file_size: int = 5 * 1000**3,
 ) -> None:
     """Write a network, adapter stack, sampler, schedule, predictor or whole system to a folder of its own.
@@ -42,6 +44,8 @@ def save_pretrained(
         folder: is made, or replaced if it holds nothing but such files.
         components: the caller's own classes, builders and functions in the model, by names of the caller's choice. An
             own class keeps its arguments as attributes of the same names, or has ``constructor_arguments()``.
+        about: plain data about the model that is kept in ``config.json``, see ``read_about``.
+        card: what is written to ``README.md``; see ``model_card``. One that is there stays if ``None``.
         max_file_size: bytes from which the weights are parted into several files.
 
     Raises:
@@ -57,6 +61,8 @@ def save_pretrained(
     tensors = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors |= {f"{ARGUMENT}{place}": value for place, value in described.tensors.items()}
     _check_free(folder)
+    if card is None and (folder / CARD).is_file():
+        card = (folder / CARD).read_text()
     with whole_folder(folder) as temporary:
         parts = list(_parted(tensors, max_file_size))
         for i, part in enumerate(parts):
@@ -74,13 +80,16 @@ def save_pretrained(
                 if path.is_file()
             },
             "model": described.content,
+            **({} if about is None else {"about": json.loads(json.dumps(about))}),
         }
         (temporary / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
+        if card is not None:
+            (temporary / CARD).write_text(card)
 
 
 def load_pretrained(folder: Path, components: Components | None = None) -> nn.Module:
     """The model of a folder; see ``from_pretrained``."""
-    config = _read_config(folder)
+    config = read_config(folder)
     tensors: dict[str, Tensor] = {}
     for name, digest in config["files"].items():
         _check(folder, name, digest)
@@ -104,10 +113,11 @@ def _check_free(folder: Path) -> None:
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; give a folder that does not exist yet")
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
-    others = [name for name in names if name != CONFIG and not FILES.fullmatch(name)]
+    own = (CONFIG, CARD) if (folder / CONFIG).exists() else ()
+    others = [name for name in names if name not in own and not FILES.fullmatch(name)]
     if not others and (folder / CONFIG).exists():
         try:
-            _read_config(folder)
+            read_config(folder)
         except (ValueError, OSError):
             others = [CONFIG]
     if others:
@@ -132,7 +142,8 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder that ``save_pretrained`` wrote; see ``from_pretrained`` for the errors."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG}; give a folder that save_pretrained wrote")

@@ -2,12 +2,13 @@
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from diffusion_labs.pretrained.folder import CONFIG, load_pretrained, save_pretrained
+from diffusion_labs.pretrained.folder import CONFIG, load_pretrained, read_config, save_pretrained
 from diffusion_labs.pretrained.names import Components
 
 FILES = [CONFIG, "model*.safetensors", "tokenizer*/*"]
@@ -35,14 +36,13 @@ def from_pretrained(
             the keys; or a component is unknown.
         ImportError: naming the extra, if the hub is asked without huggingface_hub.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        if not isinstance(source, str) or REPO_ID.fullmatch(source) is None:
-            raise FileNotFoundError(f"there is no folder {source}; give one, or a repository of the hub, 'owner/name'")
-        folder = _download(source, revision)
-    elif revision is not None:
-        raise ValueError(f"revision ({revision!r}) is for repositories of the hub, but {source} is a folder")
-    return load_pretrained(folder, components)
+    return load_pretrained(_folder_of(source, revision), components)
+
+
+def read_about(source: str | Path, *, revision: str | None = None) -> Mapping[str, Any]:
+    """What was given to ``save_pretrained`` as ``about``; arguments and errors as ``from_pretrained``'s."""
+    about: Mapping[str, Any] = read_config(_folder_of(source, revision)).get("about", {})
+    return about
 
 
 def push_to_hub(
@@ -52,6 +52,8 @@ def push_to_hub(
     private: bool = False,
     revision: str | None = None,
     components: Components | None = None,
+    about: Mapping[str, Any] | None = None,
+    card: str | None = None,
     message: str = "A model of diffusion_labs",
 ) -> str:
     """Write a model to a repository of the hub, which is made if there is none; log in first (``hf auth login``).
@@ -62,6 +64,8 @@ def push_to_hub(
         private: of a new repository.
         revision: the branch; the main one if ``None``.
         components: see ``save_pretrained``.
+        about: see ``save_pretrained``.
+        card: likewise; one that is there stays if ``None``.
         message: of the commit.
 
     Returns:
@@ -74,7 +78,7 @@ def push_to_hub(
     hub = _hub()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        save_pretrained(model, folder, components=components)
+        save_pretrained(model, folder, components=components, about=about, card=card)
         hub.create_repo(repo_id, private=private, exist_ok=True)
         commit = hub.upload_folder(
             repo_id=repo_id,
@@ -84,6 +88,17 @@ def push_to_hub(
             delete_patterns=FILES,
         )
     return str(commit)
+
+
+def _folder_of(source: str | Path, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision ({revision!r}) is for repositories of the hub, but {source} is a folder")
+        return folder
+    if not isinstance(source, str) or REPO_ID.fullmatch(source) is None:
+        raise FileNotFoundError(f"there is no folder {source}; give one, or a repository of the hub, 'owner/name'")
+    return _download(source, revision)
 
 
 def _download(repo_id: str, revision: str | None) -> Path:

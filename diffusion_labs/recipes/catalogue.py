@@ -2,8 +2,10 @@
 
 import importlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from diffusion_labs.recipes.stages import Stages
+if TYPE_CHECKING:  # names and lines about them are shown without PyTorch
+    from diffusion_labs.recipes.stages import Stages
 
 RECIPES = {
     "digits": "8x8 handwritten digits, part of the package: minutes on a laptop",
@@ -30,7 +32,7 @@ RECIPES = {
 LATENT_RECIPES = {name: text for name, text in RECIPES.items() if "ldm-" in name}  # have a stage "latents"
 
 
-def find_recipe(name: str) -> Callable[..., Stages]:
+def find_recipe(name: str) -> "Callable[..., Stages]":
     """The function of a recipe: ``diffusion_labs.recipes.NAME.NAME``, with ``_`` for ``-``.
 
     Raises:

@@ -3,46 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_labs.images import image_grid, save_image
-from diffusion_labs.randomness import Generators, seeded
+from diffusion_labs.randomness import seeded
+from diffusion_labs.recipes.model_sizes import ModelSizes
+from diffusion_labs.recipes.variants import with_sampler
 from diffusion_labs.samplers import Sampler
+from diffusion_labs.samplers.grids import Grid
 
 PREVIEW_STEPS = 20  # calls of the network for a picture during training
-
-
-@runtime_checkable
-class ModelSizes(Protocol):
-    """Plain data from which a model is built, and how to draw from it."""
-
-    @property
-    def image_shape(self) -> Sequence[int]:
-        """``(channels, height, width)``."""
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """Names of the classes; empty if there are none."""
-
-    @property
-    def conditions(self) -> Sequence[str]:
-        """The conditional input that says what to draw, "class" or "caption"; none if there is none."""
-
-    @property
-    def known(self) -> Mapping[str, int]:
-        """What is known of the image to draw, by the names of the inputs: how many channels each has."""
-
-    def build(self) -> nn.Module:
-        """The model with random weights."""
-
-    def sampler(self, model: Any) -> Sampler:
-        """The sampler of the model, around a ``CFGuidance``."""
-
-    def sample(self, model: Any, count: int, conditions: Mapping[str, Any], generators: Generators) -> Tensor:
-        """Images of ``image_shape``, from noise of the generators."""
 
 
 @contextmanager
@@ -66,6 +39,8 @@ def draw(
     seed: int,
     guidance_scale: float = 1.0,
     steps: int | None = None,
+    sampler: type[Sampler] | None = None,
+    grid: Grid | None = None,
     known: Mapping[str, Tensor] | None = None,
     batch_size: int = 250,
     progress_bar: bool = False,
@@ -78,7 +53,9 @@ def draw(
         wanted: classes, ``[n]``, int64, or n captions; only their number counts if the model has no conditions.
         seed: of the first image.
         guidance_scale: see ``CFGuidance``.
-        steps: calls of the network; the sampler's own number if ``None``.
+        steps: calls of the network, or steps of samplers that make several; the sampler's own number if ``None``.
+        sampler: another class of sampler than the model's own.
+        grid: another grid of times.
         known: what is known of each image, for models that restore images.
         batch_size: images sampled at once.
         progress_bar: show the progress.
@@ -86,12 +63,15 @@ def draw(
     Returns:
         ``[n, c, h, w]`` in [-1, 1].
     """
-    sampler: Any = sizes.sampler(model)
+    if sampler is not None or grid is not None:
+        model = with_sampler(model, sizes, sampler, grid)
+    own: Any = sizes.sampler(model)
+    guided = next((part for part in own.model.modules() if hasattr(part, "guidance_scale")), own.model)
     device = next(model.parameters()).device
     images = []
     with (
-        settings(sampler, eval_steps=steps or sampler.eval_steps, progress_bar=progress_bar),
-        settings(sampler.model, guidance_scale=guidance_scale),
+        settings(own, eval_steps=steps or own.eval_steps, progress_bar=progress_bar),
+        settings(guided, guidance_scale=guidance_scale),
     ):
         for first in range(0, len(wanted), batch_size):
             some = wanted[first : first + batch_size]

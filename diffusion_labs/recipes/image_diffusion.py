@@ -19,7 +19,7 @@ from diffusion_labs.randomness import Generators
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.stages import Stages, single
-from diffusion_labs.samplers import DDIMSampler
+from diffusion_labs.samplers import DDIMSampler, Sampler
 from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_schedule
 from diffusion_labs.training import Experiment, Objective, WarmupCosine
 from diffusion_labs.transforms import ComputeTarget, NormalizeImages, RandomDiffusionSteps
@@ -91,11 +91,11 @@ class PixelModel(ABC):
         schedule = DiscreteGaussianSchedule(cosine_beta_schedule(1000))
         return DDIMSampler(model, schedule, VPredictor(schedule, clamp=StaticClamp()), eval_steps=50)
 
-    def sampler(self, model: DDIMSampler) -> DDIMSampler:
+    def sampler(self, model: Sampler) -> Sampler:
         """The model itself."""
         return model
 
-    def sample(self, model: DDIMSampler, count: int, conditions: Mapping[str, Any], generators: Generators) -> Tensor:
+    def sample(self, model: Sampler, count: int, conditions: Mapping[str, Any], generators: Generators) -> Tensor:
         """See ``ModelSizes``."""
         device = next(model.parameters()).device
         noise = model.schedule.sample_prior((count, *self.image_shape), generators, device=device)

@@ -8,8 +8,8 @@ from typing import Any
 
 from diffusion_labs.files import write_json
 from diffusion_labs.recipes.catalogue import find_recipe
-from diffusion_labs.recipes.drawing import ModelSizes
 from diffusion_labs.recipes.kinds import sizes_of
+from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.stages import Stages, trained_weights
 from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
 
@@ -72,7 +72,11 @@ def load_run(run_dir: Path, device: str = "cpu", *, sigma_rel: float | None = No
     except ValueError as error:
         raise CheckpointError(f"{run_dir / RUN_FILE} does not describe a model: {error}") from error
     model = sizes.build()
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        what = " ".join(str(error).split())
+        raise CheckpointError(f"{run_dir / RUN_FILE} describes another model than the checkpoint's: {what}") from error
     return model.eval().to(find_device(device)), sizes
 
 

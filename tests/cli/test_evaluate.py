@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion_labs.cli import main
-from diffusion_labs.cli.evaluate import conditions_like
+from diffusion_labs.cli.evaluation_card import conditions_like
 from diffusion_labs.data import Digits
 from diffusion_labs.images import image_grid, save_image
 from diffusion_labs.metrics import train_classifier
@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion_labs.cli.evaluate.train_classifier", partial(train_classifier, steps=30))
+    monkeypatch.setattr("diffusion_labs.cli.evaluation_card.train_classifier", partial(train_classifier, steps=30))
 
 
 def evaluated(*words: object) -> None:

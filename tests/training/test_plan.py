@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import diffusion_labs as dl
 from benchmarks.plan_memory import CASES, GATE, diffusion, measured, planned
 from diffusion_labs.cli import main
-from diffusion_labs.cli.plan import PlanOptions, advice, fits
+from diffusion_labs.cli.plan_report import PlanOptions, advice, fits
 from diffusion_labs.layers import FeedForward
 from diffusion_labs.training import BaseObjective, Experiment, TracedUpdate, plan_update, trace_update, unallocated
 from diffusion_labs.training.meter import Meter
@@ -220,7 +220,7 @@ def test_the_command_says_whether_it_fits_and_what_to_change(
     code: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr("diffusion_labs.cli.plan.trace_recipe", lambda *_, **__: {"": traced})
+    monkeypatch.setattr("diffusion_labs.cli.plan_report.trace_recipe", lambda *_, **__: {"": traced})
     found, text = run(capsys, "--world-size", "8", "--memory", str(memory), "--parallelism", parallelism)
     assert said in text
     assert found == code

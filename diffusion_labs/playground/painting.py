@@ -1,0 +1,146 @@
+"""Pictures as they grow."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_labs.adapters import KnownRegion
+from diffusion_labs.playground.request import Request, too_much
+from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.model_sizes import ModelSizes
+from diffusion_labs.recipes.variants import shared_copy
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is played with.
+
+    Attributes:
+        model: what ``sizes.build`` returned, trained. It is never changed: every request has a copy of its structure.
+        sizes: of the model.
+        source: where it came from.
+        most_work: calls of the network, times pictures, of one request.
+    """
+
+    model: nn.Module
+    sizes: ModelSizes
+    source: str
+    most_work: int = 4000
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether a part of a picture can be known: where one sampler makes it all."""
+        return not hasattr(self.model, "upsamplers")
+
+
+class Abandoned(Exception):  # noqa: N818 (not an error)
+    """Nobody looks any more."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A picture of which a part is drawn anew.
+
+    Attributes:
+        image: ``[c, h, w]`` in [-1, 1].
+        mask: ``[h, w]``: 1 where it is drawn anew.
+    """
+
+    image: Tensor
+    mask: Tensor
+
+
+def paint(subject: Subject, request: Request, known: Known | None = None) -> Iterator[Tensor]:
+    """The model's estimate of the pictures at each call of the network, ``[n, c, h, w]``; the last are the pictures.
+
+    The last are those of ``draw``, bit for bit. Sampling happens in a thread, which ends when the iterator is closed.
+
+    Args:
+        subject: is not changed.
+        request: what to draw.
+        known: what is kept.
+
+    Raises:
+        ValueError: for a request that cannot be drawn, or is too large.
+    """
+    request.check(subject.sizes, subject.most_work)
+    frames: SimpleQueue[Tensor | Exception | None] = SimpleQueue()
+    abandoned = threading.Event()
+
+    def work() -> None:
+        try:
+            frames.put(_drawn(subject, request, known, frames, abandoned))
+            frames.put(None)
+        except Exception as error:
+            frames.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (frame := frames.get()) is not None:
+            if isinstance(frame, Exception):
+                raise frame
+            yield frame
+    finally:
+        abandoned.set()
+        thread.join()
+
+
+def _drawn(
+    subject: Subject,
+    request: Request,
+    known: Known | None,
+    frames: "SimpleQueue[Tensor | Exception | None]",
+    abandoned: threading.Event,
+) -> Tensor:
+    how = request.how()
+    model: Any = shared_copy(subject.model)
+    given: dict[str, Tensor] = {}
+    if known is not None:
+        given = know(model, subject.sizes, known, request.count)
+    network = subject.sizes.sampler(model).model
+    predictor = subject.sizes.sampler(model).predictor
+    decode = model.decode if hasattr(model, "autoencoder") else _unchanged
+    calls = 0
+
+    def watch(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if abandoned.is_set():
+            raise Abandoned
+        if calls * request.count > 2 * subject.most_work:  # of samplers that make several calls a step
+            raise ValueError(too_much(calls * request.count, 2 * subject.most_work))
+        x0, _ = predictor.denoise(output.prediction, arguments[0], arguments[1])
+        frames.put(decode(x0).float().clamp(-1, 1).cpu())
+
+    network.register_forward_hook(watch)
+    return draw(model, subject.sizes, request.wanted(subject.sizes), **how, known=given)
+
+
+def know(model: Any, sizes: ModelSizes, known: Known, count: int) -> dict[str, Tensor]:
+    """Give a model the adapter ``KnownRegion``, and return its conditions for some pictures.
+
+    A model of latents knows the latents of what is kept; where a latent is partly drawn anew, all of it is.
+    """
+    sampler = sizes.sampler(model)
+    sampler.model = KnownRegion(sampler.model, sampler.predictor).train(sampler.training)
+    mask = known.mask[None, None].float()
+    if hasattr(model, "autoencoder"):
+        model.encoded = model.encoded | {"masked_image"}
+        mask = F.max_pool2d(mask, model.autoencoder.factor)
+    return {"masked_image": known.image.expand(count, -1, -1, -1), "mask": mask.expand(count, -1, -1, -1)}
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def distance(first: Tensor, second: Tensor) -> float:
+    """The root of the mean squared difference of pictures in [-1, 1]."""
+    return torch.sqrt(torch.mean((first.double() - second.double()) ** 2)).item()

@@ -1,0 +1,62 @@
+"""The card of a run's model, for its folder and the hub: what it is, what it was trained on, and how good it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusion_labs.recipes.catalogue import RECIPES
+from diffusion_labs.recipes.run import read_run
+
+EVALUATION = "evaluation.json"  # what `diffusion-labs evaluate` writes
+
+USE = """```python
+from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.opened import open_model
+from diffusion_labs.recipes.wanted import wanted
+
+model, sizes = open_model({name!r})
+images = draw(model, sizes, wanted(sizes, None, None, count=8), seed=0)
+```"""
+
+
+def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = None) -> str:
+    """The ``README.md`` of a run's model, with the metadata of the hub.
+
+    Args:
+        run_dir: the run's folder; its evaluation is part of the card, if it was evaluated.
+        license: of the weights, by the hub's names, such as "mit"; it depends on the data.
+        name: to load the model by; that of the folder if ``None``.
+
+    Raises:
+        CheckpointError: if it is not the folder of a run.
+    """
+    run, name = read_run(run_dir), name or run_dir.name
+    recipe, arguments = run["recipe"], run["arguments"]
+    evaluation = run_dir / EVALUATION
+    parts = [
+        f"---\nlibrary_name: diffusion_labs\npipeline_tag: unconditional-image-generation\nlicense: {license}\n---",
+        f"# {name}",
+        f"A diffusion model of the recipe `{recipe}` of diffusion_labs: {RECIPES.get(recipe, 'not in this version')}.",
+        "## Use",
+        USE.format(name=name),
+        "## Training",
+        _table({"argument": "value", **{key: f"`{value}`" for key, value in arguments.items()}}),
+        "## Evaluation",
+        _measures(json.loads(evaluation.read_text())) if evaluation.is_file() else "It was not evaluated.",
+        "## Limits",
+        "It draws what its data show, with their faults and gaps, and may draw copies of them. Nothing filters it.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measures(card: dict[str, Any]) -> str:
+    rows = {"measure": f"samples ({card['level']:.0%} interval) | other real images"}
+    for key, found in card["measures"].items():
+        rows[key] = f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g}) | {found['real']:.5g}"
+    text = f"{card['count']} samples beside as many real images, in features of {card['extractor']}."
+    return f"{text}\n\n{_table(rows)}"
+
+
+def _table(rows: dict[str, str]) -> str:
+    first, *others = (f"| {key} | {value} |" for key, value in rows.items())
+    return "\n".join([first, "|" + "---|" * (first.count("|") - 1), *others])

@@ -1,0 +1,55 @@
+"""A trained model with other settings, on the same weights: another sampler, or a part of the image that is known."""
+
+import copy
+from itertools import chain
+from typing import Any, TypeVar
+
+from torch import nn
+
+from diffusion_labs.recipes.model_sizes import ModelSizes
+from diffusion_labs.samplers import Sampler
+from diffusion_labs.samplers.grids import Grid
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def shared_copy(model: M) -> M:
+    """A model of its own on the same weights: who changes its settings, or hooks into it, changes nobody else's."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+
+
+def with_sampler(model: Any, sizes: ModelSizes, kind: type[Sampler] | None = None, grid: Grid | None = None) -> Any:
+    """A model on the same weights with another sampler.
+
+    Args:
+        model: what ``sizes.build`` returned. It is left as it was.
+        sizes: of the model.
+        kind: the class of the sampler; the model's own if ``None``. All its other arguments are the defaults.
+        grid: of times; the sampler's own if ``None``.
+    """
+    model = shared_copy(model)
+    sampler = sizes.sampler(model)
+    if kind is not None and kind is not type(sampler):
+        other = kind(
+            sampler.model,
+            sampler.schedule,
+            sampler.predictor,
+            eval_steps=sampler.eval_steps,
+            grid=sampler.grid,
+            progress_bar=sampler.progress_bar,
+        )
+        model = replaced(model, sampler, other.train(sampler.training))
+    if grid is not None:
+        sizes.sampler(model).grid = grid
+    return model
+
+
+def replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """The model, in which a part is another."""
+    if model is old:
+        return new
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if child is old:
+                setattr(module, name, new)
+    return model

@@ -1,0 +1,151 @@
+"""Mistakes are one line and exit code 2, help needs no PyTorch, and what is stopped says how it goes on."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusion_labs.cli import COMMANDS, main
+from diffusion_labs.cli.list import WHERE
+from diffusion_labs.recipes.components import components, find_component
+from diffusion_labs.training.log import RunLog
+from tests.cli.conftest import SMALL
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
+    """The one line that a mistake is told in."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == code
+    said = capsys.readouterr().err
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("diffusion-labs: ")
+    if code == 2:
+        assert said == f"{line}\n"
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("smaple", "did you mean 'sample'?"),
+        ("encode ldm-mnits", "did you mean 'ldm-mnist'?"),
+        ("plan MNIST", "did you mean 'mnist'?"),
+        ("list sampler", "did you mean 'samplers'?"),
+        ("train digits --learning-rat 1", "did you mean --learning-rate?"),
+        ("sample {run} --guidance-scal 1", "did you mean --guidance-scale?"),
+        ("sample {run} --sampler huen", "unknown sampler 'huen'; did you mean 'heun'?"),
+        ("sample {run} --sampler DDIMsampler", "unknown sampler"),
+        ("sample {run} --grid Karras", "unknown grid 'Karras'; did you mean 'karras'?"),
+        ("convert {run} to --preset cin265", "did you mean 'cin256'?"),
+    ],
+)
+def test_what_is_misspelt_is_guessed(digits_run: Path, capsys, words: str, message: str) -> None:
+    assert message in mistake(capsys, *words.format(run=digits_run).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train digits --steps abc", "--steps"),
+        ("train digits --steps", "--steps"),
+        ("train digits --parallelism ddp2", "'ddp2'"),
+        ("train digits --run-dir {run}", "add --resume"),
+        ("train images --data-dir {empty}", "{empty}"),
+        ("plan digits --memory 0", "memory (0.0)"),
+        ("plan images --data-dir /nowhere", "/nowhere"),
+        ("encode ldm-mnist --data-dir /nowhere", "/nowhere"),
+        ("sample", "RUN"),
+        ("sample {empty}", "is not the folder of a run"),
+        ("sample {run} and more", "and, more"),
+        ("sample {run} --prompt apple", "takes no captions"),
+        ("sample {run} --device cuda:7", "cuda:7"),
+        ("sample {run} --grid karras --steps 2000", "use fewer steps"),
+        ("sample {damaged}", "is damaged"),
+        ("evaluate {run}", "--reference"),
+        ("evaluate {run} --reference /nowhere", "/nowhere"),
+        ("evaluate {damaged} --reference {empty}", "is damaged"),
+        ("convert {damaged} {empty}/to", "is damaged"),
+        ("convert /nowhere to", "/nowhere"),
+        ("convert {run} {empty}/to --to karlo", "karlo"),
+        ("demo --run-dri x", "did you mean --run-dir?"),
+    ],
+)
+def test_mistakes_of_all_commands_are_one_line(
+    digits_run: Path, tmp_path: Path, capsys, words: str, message: str
+) -> None:
+    places = {"run": digits_run, "empty": tmp_path / "empty", "damaged": tmp_path / "damaged"}
+    places["empty"].mkdir()
+    shutil.copytree(digits_run, places["damaged"])
+    weights = places["damaged"] / "checkpoints" / "step-00000006" / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    said = mistake(capsys, *(word.format(**places) for word in words.split()))
+    assert message.format(**places) in said
+
+
+def test_a_checkpoint_of_another_model_is_named(digits_run: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(digits_run, tmp_path / "run")
+    described = tmp_path / "run" / "run.json"
+    described.write_text(described.read_text().replace('"model_channels": 64', '"model_channels": 32'))
+    assert "another model" in mistake(capsys, "sample", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], *([command, "--help"] for command in COMMANDS), ["train"], ["list"], ["list", "samplers"], ["list", "grids"]],
+    ids=" ".join,
+)
+def test_help_and_lists_need_no_torch(words: list[str]) -> None:
+    """Importing PyTorch alone takes longer than half a second."""
+    code = f"""
+import sys
+from diffusion_labs.cli import main
+try:
+    main({words})
+except SystemExit as stop:
+    assert not stop.code
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 3
+
+
+@pytest.mark.parametrize("kind", WHERE)
+def test_every_kind_is_listed(kind: str, capsys) -> None:
+    main(["list", kind])
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+@pytest.mark.parametrize("kind", ["samplers", "grids", "schedules", "predictors", "adapters"])
+def test_what_is_listed_is_there_with_a_line_about_each(kind: str) -> None:
+    for short, component in components(kind).items():
+        assert component.summary
+        assert find_component(kind, short) is find_component(kind, component.name)
+
+
+def test_training_that_is_stopped_tells_the_command_that_goes_on(tmp_path: Path, capsys, monkeypatch) -> None:
+    words = ["train", "digits", *SMALL, "--run-dir", str(tmp_path / "a run")]
+    with monkeypatch.context() as patched:
+        patched.setattr(RunLog, "advance", lambda log: signal.raise_signal(signal.SIGINT))
+        said = mistake(capsys, *words, code=130)
+    assert "stopped at step 1 of 6" in said
+    again = shlex.split(said.partition("go on with: ")[2])
+    assert again == ["diffusion-labs", *words, "--resume"]
+    main(again[1:])
+    assert (tmp_path / "a run" / "checkpoints" / "step-00000006").is_dir()
+
+
+def test_what_is_interrupted_elsewhere_tells_it_too(capsys, monkeypatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffusion_labs.recipes.run.load_run", interrupted)
+    monkeypatch.setattr("diffusion_labs.cli.recipe.prepare_run", interrupted)
+    assert mistake(capsys, "sample", "my run", code=130).endswith("go on with: diffusion-labs sample 'my run'")
+    assert mistake(capsys, "train", "digits", code=130).endswith("go on with: diffusion-labs train digits --resume")

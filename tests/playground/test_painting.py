@@ -1,0 +1,136 @@
+"""What the playground draws, without its page."""
+
+import threading
+from dataclasses import replace
+from itertools import zip_longest
+
+import numpy
+import pytest
+import torch
+
+from diffusion_labs.playground.code import python_of
+from diffusion_labs.playground.convergence import errors, last
+from diffusion_labs.playground.painting import Known, Subject, distance, paint
+from diffusion_labs.playground.pictures import known_of, plot, shown
+from diffusion_labs.playground.request import Request
+from diffusion_labs.recipes.drawing import draw
+
+QUICK = Request(class_name="one", steps=3, count=2, seed=5)
+
+
+@pytest.mark.parametrize("name", ["pixels", "latents"])
+@pytest.mark.parametrize(("sampler", "grid"), [("ddim", "trailing"), ("ddpm", "trailing"), ("heun", "karras")])
+def test_the_code_of_a_picture_makes_it_to_the_bit(
+    name: str, sampler: str, grid: str, request: pytest.FixtureRequest, tmp_path, monkeypatch
+) -> None:
+    subject = request.getfixturevalue(name)
+    asked = replace(QUICK, sampler=sampler, grid=grid)
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, torch.Tensor] = {}
+    exec(python_of(subject.source, asked), made)
+    assert torch.equal(made["images"], last(subject, asked))
+    assert (tmp_path / "pictures.png").is_file()
+    assert made["images"].std() > 0.01
+
+
+def test_each_call_of_the_network_is_shown_and_the_last_estimate_is_the_picture(pixels: Subject) -> None:
+    frames = list(paint(pixels, QUICK))
+    assert len(frames) == 3 + 1
+    assert distance(frames[0], frames[-1]) > 0
+    assert torch.allclose(frames[-2], frames[-1])
+
+
+def test_requests_that_take_turns_do_not_mix(pixels: Subject) -> None:
+    asked = [QUICK, replace(QUICK, seed=9, sampler="heun", steps=5, guidance_scale=0.5, class_name="nought")]
+    alone = [last(pixels, one) for one in asked]
+    assert distance(*alone) > 0.01
+    taking_turns = list(zip_longest(*(paint(pixels, one) for one in asked)))
+    together = [[frame for frame in frames if frame is not None][-1] for frames in zip(*taking_turns, strict=True)]
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_a_request_leaves_the_model_as_it_was(pixels: Subject) -> None:
+    def drawn() -> torch.Tensor:
+        return draw(pixels.model, pixels.sizes, torch.tensor([1]), seed=0, steps=2)
+
+    before = drawn()
+    last(pixels, replace(QUICK, sampler="ddpm", grid="karras", guidance_scale=4.0))
+    list(paint(pixels, QUICK, Known(torch.zeros(1, 8, 8), torch.ones(8, 8))))
+    assert torch.equal(drawn(), before)
+
+
+def test_what_is_kept_is_kept(pixels: Subject) -> None:
+    image, mask = torch.rand(1, 8, 8) * 2 - 1, torch.zeros(8, 8)
+    mask[:, 4:] = 1
+    *_, images = paint(pixels, QUICK, Known(image, mask))
+    assert torch.allclose(images[:, :, :, :4], image[:, :, :4].expand(2, -1, -1, -1), atol=1e-5)
+    assert distance(images[0, :, :, 4:], images[1, :, :, 4:]) > 0.01
+
+
+def test_a_model_of_latents_keeps_latents(latents: Subject) -> None:
+    """Where all is kept, the picture is what the autoencoder makes of it."""
+    image = torch.rand(3, 16, 16) * 2 - 1
+    model = latents.model
+    *_, images = paint(latents, QUICK, Known(image, torch.zeros(16, 16)))
+    with torch.no_grad():
+        expected = model.decode(model.scale.normalize(model.posterior(image[None]).mean)).clamp(-1, 1)
+    assert torch.allclose(images, expected.expand(2, -1, -1, -1), atol=1e-4)
+
+
+def test_errors_fall_with_the_steps(pixels: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusion_labs.playground.convergence.STEPS", (1, 2, 8))
+    monkeypatch.setattr("diffusion_labs.playground.convergence.MANY", 24)
+    found = list(errors(pixels, replace(QUICK, count=1)))
+    assert [steps for steps, _ in found] == sorted(steps for steps, _ in found)
+    assert found[-1][1] < found[0][1] / 2
+    assert plot({"ddim": found}).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps .0. must be a whole number, at least 1"),
+        ({"count": 0}, "pictures"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "below 2"),
+        ({"guidance_scale": float("nan")}, "guidance"),
+        ({"steps": 301}, "602 calls of the network are more than the 600 of one request"),
+        ({"steps": 250, "sampler": "dpm-solver-3"}, "more than the 1,200 of one request"),
+        ({"steps": 1, "count": 100, "sampler": "adaptive"}, "more than the 1,200 of one request"),
+        ({"class_name": "oen"}, "did you mean 'one'"),
+        ({"prompt": "an apple"}, "takes no captions"),
+        ({"sampler": "heum"}, "did you mean 'heun'"),
+        ({"grid": "kerras"}, "did you mean 'karras'"),
+    ],
+)
+def test_bad_requests_are_refused(pixels: Subject, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        last(pixels, replace(QUICK, **changes))
+
+
+def test_who_goes_away_stops_the_work(pixels: Subject) -> None:
+    before = threading.active_count()
+    path = paint(pixels, replace(QUICK, steps=200))
+    next(path)
+    path.close()
+    assert threading.active_count() == before
+
+
+def test_masks_are_read_from_the_editor() -> None:
+    image = numpy.full((80, 80), 255, dtype=numpy.uint8)
+    layer = numpy.zeros((80, 80, 4), dtype=numpy.uint8)
+    layer[:40, :, 3] = 255
+    known = known_of({"background": image, "layers": [layer]}, (1, 8, 8))
+    assert torch.equal(known.image, torch.ones(1, 8, 8))
+    assert torch.equal(known.mask, torch.cat([torch.ones(4, 8), torch.zeros(4, 8)]))
+    for editor in (None, {"background": None, "layers": []}):
+        with pytest.raises(ValueError, match="there is no picture"):
+            known_of(editor, (1, 8, 8))
+    with pytest.raises(ValueError, match="nothing is marked"):
+        known_of({"background": image, "layers": [layer * 0]}, (1, 8, 8))
+
+
+def test_pixels_are_shown_as_squares() -> None:
+    picture = shown(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2), padding=0)
+    assert (picture[:, : picture.shape[1] // 2] == 0).all()
+    assert (picture[:, picture.shape[1] // 2 :] == 255).all()
