@@ -155,4 +155,6 @@ def _uniform(x: Tensor, count: int, generator: torch.Generator | KeyedGenerator 
         return keyed_uniform((count,), generator).to(x.device)
     device = x.device if generator is None else generator.device
     dtype = torch.float32 if device.type == "mps" else torch.float64  # has no float64
+    if generator is None:  # with a generator, even None, compiled code has one batch size alone
+        return torch.rand(count, device=device, dtype=dtype)
     return torch.rand(count, generator=generator, device=device, dtype=dtype).to(x.device)

@@ -72,16 +72,19 @@ class PatchTransformer(ConditionalModule):
         """Raise a ``ValueError`` unless x has the network's channels and is made of whole patches."""
         side, channels = self.patches.stride[0], self.patches.in_channels
         if self.grid is not None:
-            expected = f"{[len(x), channels, *(side * patches for patches in self.grid)]}"
             fits = list(x.shape[1:]) == [channels, *(side * patches for patches in self.grid)]
         else:
-            expected = f"[{len(x)}, {channels}, height, width] with sides that {side} divides"
             fits = x.dim() == 4 and x.shape[1] == channels and all(size % side == 0 for size in x.shape[2:])
-        if not fits:
-            raise ValueError(
-                f"x has shape {list(x.shape)}, but must be {expected}; build the network with other "
-                "in_channels or size, or check what adapters concatenate to x"
-            )
+        if fits:
+            return
+        if self.grid is not None:
+            expected = f"{[len(x), channels, *(side * patches for patches in self.grid)]}"
+        else:
+            expected = f"[{len(x)}, {channels}, height, width] with sides that {side} divides"
+        raise ValueError(
+            f"x has shape {list(x.shape)}, but must be {expected}; build the network with other "
+            "in_channels or size, or check what adapters concatenate to x"
+        )
 
     def tokens(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """The tokens ``[b, n, dim]`` of the patches, in reading order, and how many rows and columns there are."""
