@@ -56,7 +56,7 @@ def test_with_the_features_of_the_same_input_the_output_is_the_same() -> None:
     network = catalogue.network(learned_variance=True).eval()
     x, t, given = torch.randn(2, 1, 8, 8), torch.tensor([3, 900]), {"class": torch.tensor([0, 2])}
     expected = network(x, t, given)
-    for stages in range(1, len(network.decoder) + 1):
+    for stages in range(len(network.decoder) + 1):
         whole, features = network.reusing(x, t, given, stages=stages)
         reused, again = network.reusing(x, t, given, stages=stages, features=features)
         assert again is features

@@ -86,6 +86,8 @@ def objective_of(name: str, data: Data, drop: float) -> tuple[BaseObjective, nn.
         for module in trained.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            elif hasattr(module, "dropout"):  # of a norm with its activation
+                module.dropout = 0.0
     names = sorted(data[0].keys() & trained.condition_names)
     dropped = tuple(key for key in names if key != "text_mask")
     guided = dl.CFGuidance(trained, {dropped: drop}, guidance_scale=2.0)

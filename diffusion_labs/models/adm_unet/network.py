@@ -165,7 +165,7 @@ class ADMUNet(ConditionalModule):
         Raises:
             ValueError: for an input of the wrong shape or dtype, or an unknown condition.
         """
-        output, _ = self.reusing(x, timestep, conditional_inputs)
+        output, _ = self.reusing(x, timestep, conditional_inputs, stages=0)
         return output
 
     def reusing(
@@ -186,7 +186,7 @@ class ADMUNet(ConditionalModule):
             x: see ``forward``.
             timestep: see ``forward``.
             conditional_inputs: see ``forward``.
-            stages: how many of the decoder's stages are called in any case, from 1 to all.
+            stages: how many of the decoder's stages are called in any case, from 0 to all.
             features: as returned; all stages are called if ``None``.
         """
         conditions = self.check_conditions(conditional_inputs, x)
@@ -206,20 +206,20 @@ class ADMUNet(ConditionalModule):
         # Descend
         encoder, decoder = list(self.encoder), list(self.decoder)
         skips = [h]
-        for stage in encoder if features is None else encoder[: stages - 1]:
+        for stage in encoder if features is None else encoder[: max(stages - 1, 0)]:
             h = stage(h, embedding, context)
             skips.append(h)
 
         # Middle, and ascend
         if features is None:
             h = self.middle(h, embedding, context)
-            for stage in decoder[:-stages]:
+            for stage in decoder[: len(decoder) - stages]:
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
             features = h
 
         # Ascend to the end
         h = features
-        for stage in decoder[-stages:]:
+        for stage in decoder[len(decoder) - stages :]:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
 
         # Project
