@@ -25,7 +25,7 @@ def build_page(subject: Subject) -> Any:
     """
     gr = _gradio()
     answers = Answers(subject, gr.Error)
-    with gr.Blocks(title="diffusion_labs", analytics_enabled=False) as page:
+    with gr.Blocks(title="diffusion_labs", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# Playground\n{_what(subject)}", elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=280):
@@ -229,11 +229,12 @@ def _draw_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
 
 def _inpaint_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
     gr.Markdown(
-        "Take a picture of the model, or upload one, and draw over what is to be made anew.", elem_classes="note"
+        "Take a picture that the model draws, or upload one, and paint over what is to be made anew.",
+        elem_classes="note",
     )
     way = gr.State([])
     with gr.Row():
-        with gr.Column(min_width=280):
+        with gr.Column(min_width=220):
             editor = gr.ImageEditor(
                 show_label=False,
                 sources=["upload"],
@@ -244,8 +245,8 @@ def _inpaint_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
                 height=420,
                 elem_id="editor",
             )
-            take = gr.Button("Take a picture of the model")
-        with gr.Column(min_width=280):
+            take = gr.Button("Take a picture")
+        with gr.Column(min_width=220):
             picture = _picture(gr)
             button = gr.Button("Inpaint", variant="primary")
     _way(gr, answers, way, picture)

@@ -209,18 +209,16 @@ def test_a_browser_draws_inpaints_and_is_told_what_is_wrong(address: str, pixels
         browser.wait(lambda: numpy.array_equal(browser.picture(), shown(last(pixels, drawn))))
 
         browser.press("Inpaint", role="tab")
-        browser.press("Take a picture of the model")
+        browser.press("Take a picture")
         canvas = browser.wait(lambda: browser.driver.find_elements("css selector", "#editor canvas"))[0]
-        threading.Event().wait(3)
-        browser.driver.save_screenshot(str(tmp_path / "taken.png"))
-        brush = browser.driver.find_elements("css selector", "#editor button[title='Draw button'], #editor button")
-        next(
-            b for b in brush if "draw" in (b.get_attribute("title") or b.get_attribute("aria-label") or "").lower()
-        ).click()
+        brush = "#editor button[aria-label=Brush]"
+        browser.wait(lambda: browser.driver.find_elements("css selector", brush))[0].click()
+        browser.wait(lambda: browser.driver.find_elements("css selector", "#editor button[aria-label=Undo]:enabled"))
         chain = ActionChains(browser.driver).move_to_element(canvas).click_and_hold()
         chain.move_by_offset(30, 10).move_by_offset(-10, 20).release().perform()
         browser.press("Inpaint")
         browser.wait(lambda: browser.picture() is not None)
+        assert "nothing is marked" not in browser.text
         browser.driver.save_screenshot(str(tmp_path / "inpainted.png"))
 
         browser.press("Draw", role="tab")

@@ -96,7 +96,7 @@ def test_errors_fall_with_the_steps(pixels: Subject, monkeypatch: pytest.MonkeyP
         ({"guidance_scale": float("nan")}, "guidance"),
         ({"steps": 301}, "602 calls of the network are more than the 600 of one request"),
         ({"steps": 250, "sampler": "dpm-solver-3"}, "more than the 1,200 of one request"),
-        ({"steps": 1, "count": 100, "sampler": "adaptive"}, "more than the 1,200 of one request"),
+        ({"steps": 2, "count": 300, "sampler": "adaptive"}, "more than the 1,200 of one request"),
         ({"class_name": "oen"}, "did you mean 'one'"),
         ({"prompt": "an apple"}, "takes no captions"),
         ({"sampler": "heum"}, "did you mean 'heun'"),
