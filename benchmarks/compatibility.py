@@ -3,19 +3,21 @@
 python -m benchmarks compatibility --out docs/compatibility.md
 
 Every cell is the result of the test in ``tests/contracts`` that asks for it, run here; what fails says why. It takes
-about an hour of one core, most of it by the networks that two processes train.
+about an hour of one core. With ``--only`` the cells of some components are found again, and the others are those of the
+last run, which are kept beside the page's draft in ``runs``.
 """
 
 import argparse
 import contextlib
 import gc
+import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ KINDS = {
     "loss": "Losses",
     "objective": "Objectives",
 }
-HOLDS, NOT_ASKED = "yes", ""
+HOLDS = "yes"
 COLUMNS = ("one graph", "whole loop", "any batch", "export", "float64", "bfloat16", "DDP", "FSDP2", "FSDP2, compiled")
 
 INTRODUCTION = """# What works with what
@@ -65,13 +67,20 @@ def main(arguments: Sequence[str]) -> None:
     """Run with command line arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks compatibility", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/compatibility.md"), help="the page")
-    parser.add_argument("--only", default="", help="components whose name begins so")
+    parser.add_argument("--only", nargs="*", default=[""], help="components whose name begins so")
+    parser.add_argument(
+        "--results", type=Path, default=Path("runs/compatibility.json"), help="the cells that were found"
+    )
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    before = json.loads(chosen.results.read_text()) if chosen.results.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
-        text = page([name for name in components() if name.startswith(chosen.only)], Path(folder))
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(text)
+        names = [name for name in components() if name.startswith(tuple(chosen.only))]
+        found = {**before, **cells_of(names, Path(folder))}
+    found = {name: found[name] for name in components() if name in found}
+    for path, text in ((chosen.results, json.dumps(found, indent=1)), (chosen.out, page(found))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     print(f"wrote {chosen.out}")
 
 
@@ -82,32 +91,39 @@ def components() -> dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]]:
     return COMPONENTS
 
 
-def page(names: Sequence[str], folder: Path) -> str:
-    """The page of some components."""
+def cells_of(names: Sequence[str], folder: Path) -> dict[str, dict[str, str]]:
+    """The cells of some components, by the names of the columns."""
     trained = sorted(name.removeprefix("network-") for name in names if name.startswith("network-"))
-    train_by_two(trained, folder)
-    results = {name: row(name, folder) for name in names}
+    if trained:
+        train_by_two(trained, folder)
+    return {name: row(name, folder) for name in names}
+
+
+def page(results: Mapping[str, Mapping[str, str]]) -> str:
+    """The page, of the cells of all components."""
     parts = [INTRODUCTION.format(version=torch.__version__.partition("+")[0], python=platform.python_version())]
-    failed: list[str] = []
+    every = [cell for cells in results.values() for cell in cells.values()]
+    reasons = [cell for cell in dict.fromkeys(every) if cell != HOLDS]
     for kind, title in KINDS.items():
         rows = {name: cells for name, cells in results.items() if name.partition("-")[0] == kind}
         columns = [column for column in COLUMNS if any(column in cells for cells in rows.values())]
-        lines = []
-        for name, cells in rows.items():
-            lines.append([f"`{name.removeprefix(kind + '-')}`"])
-            for column in columns:
-                found = cells.get(column, NOT_ASKED)
-                if found not in (HOLDS, NOT_ASKED):
-                    failed.append(found)
-                    found = f"no [{failed.index(found) + 1}]"
-                lines[-1].append(found)
+        lines = [
+            [f"`{name.removeprefix(kind + '-')}`", *(written(cells.get(column), reasons) for column in columns)]
+            for name, cells in rows.items()
+        ]
         if rows:
             parts.append(f"## {title}\n\n{table(['', *columns], lines)}\n")
-    reasons = list(dict.fromkeys(failed))
     if reasons:
-        listed = "\n".join(f"{failed.index(reason) + 1}. {reason}" for reason in reasons)
+        listed = "\n".join(f"{place}. `{reason}`" for place, reason in enumerate(reasons, 1))
         parts.append(f"## What does not hold, and why\n\n{listed}\n")
     return "\n".join(parts)
+
+
+def written(cell: str | None, reasons: Sequence[str]) -> str:
+    """A cell, with the number of its reason if it does not hold; nothing if it was not asked for."""
+    if cell is None or cell == HOLDS:
+        return cell or ""
+    return f"no [{reasons.index(cell) + 1}]"
 
 
 def row(name: str, folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compatibility
-from benchmarks.compatibility import KINDS, components, page
+from benchmarks.compatibility import KINDS, cells_of, components, page
 
 PAGE = Path("docs/compatibility.md")
 
@@ -29,6 +29,6 @@ def test_what_fails_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp
         raise RuntimeError(f"{name} is\nno program")
 
     monkeypatch.setattr(compatibility, "export", impossible)
-    text = page(["predictor-v"], tmp_path)
+    text = page(cells_of(["predictor-v"], tmp_path))
     assert re.search(r"^\| `v` \| yes \| no \[1\] \| yes \| yes \|$", text, flags=re.MULTILINE)
-    assert "1. RuntimeError: predictor-v is" in text
+    assert "1. `RuntimeError: predictor-v is`" in text
