@@ -3,7 +3,8 @@
 from typing import Any
 
 CSS = """
-.gradio-container { max-width: 1200px !important; margin: 0 auto !important; padding-top: 28px !important; }
+.gradio-container { width: 100% !important; max-width: 1200px !important;
+  margin: 0 auto !important; padding-top: 28px !important; }
 #title h1 { font-size: 26px; font-weight: 600; letter-spacing: -0.01em; margin: 0 0 2px; }
 #title p { color: var(--body-text-color-subdued); margin: 0 0 8px; }
 .picture img { image-rendering: pixelated; object-fit: contain; }

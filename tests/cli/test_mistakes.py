@@ -65,7 +65,7 @@ def test_what_is_misspelt_is_guessed(digits_run: Path, capsys, words: str, messa
         ("sample {run} and more", "and, more"),
         ("sample {run} --prompt apple", "takes no captions"),
         ("sample {run} --device cuda:7", "cuda:7"),
-        ("sample {run} --grid karras --steps 2000", "use fewer steps"),
+        ("sample {run} --grid linspace --steps 2000", "linspace"),
         ("sample {damaged}", "is damaged"),
         ("evaluate {run}", "--reference"),
         ("evaluate {run} --reference /nowhere", "/nowhere"),

@@ -222,7 +222,7 @@ def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.Captur
             [tmp_path / "kl.safetensors", out],
             "which does not hold its sizes; give either",
         ),
-        ([tmp_path / "kl.safetensors", out, "--preset", "kl_f5"], "--preset is kl_f5; choose one of"),
+        ([tmp_path / "kl.safetensors", out, "--preset", "kl_f5"], "unknown preset 'kl_f5'; did you mean"),
         (
             [tmp_path / "whole.safetensors", out, "--preset", "stable_diffusion_xl"],
             "a whole checkpoint of stable_diffusion_xl is not read",
