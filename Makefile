@@ -34,7 +34,7 @@ format:  ## Format the code and fix what the linter can fix
 check:  ## Everything that CI runs: lint, then test
 	@$(RUN) check $(PYTEST_ARGS)
 
-docs:  ## Build the documentation site: docs/_build/index.html
+docs:  ## Build the documentation site: docs/_build/html/index.html
 	@$(RUN) docs
 
 bench:  ## Measure speed, ours and other libraries': docs/performance.md; ARGS="NAME [OPTIONS]" for one benchmark

@@ -30,7 +30,7 @@ BENCH_PEERS = [*PEERS, "denoising-diffusion-pytorch", "torchmultimodal-nightly"]
 
 LINT = [["ruff", "format", "--check"], ["ruff", "check"], ["mypy"], ["lint-imports"]]
 # -n and -W: a link that leads nowhere is an error; -E: what is gone from the sources is gone from the pages
-DOCS = ["sphinx-build", "-n", "-W", "--keep-going", "-E", "-q", "-j", "2", "docs", "docs/_build"]
+DOCS = ["sphinx-build", "-n", "-W", "--keep-going", "-E", "-q", "-j", "2", "docs", "docs/_build/html"]
 TASKS = {
     "install": [],
     "demo": [["diffusion-labs", "demo", "--run-dir", "runs/demo"]],
@@ -141,7 +141,7 @@ def main():
         if finished.returncode:
             sys.exit(finished.returncode)
     if task == "docs":
-        print("Ready: docs/_build/index.html")
+        print("Ready: docs/_build/html/index.html")
     if task == "install":
         print("Ready: .venv is complete")
 
