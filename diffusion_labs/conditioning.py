@@ -92,9 +92,12 @@ def without_guidance(model: nn.Module) -> nn.Module:
 
 
 def for_sampling(model: nn.Module) -> nn.Module:
-    """The model for the calls of one sampling; one that is not a ``ConditionalModule`` keeps nothing."""
-    begun: Callable[[], nn.Module] = getattr(model, "for_sampling", lambda: model)
-    return begun()
+    """The model for the calls of one sampling; one that is not a ``ConditionalModule`` keeps nothing.
+
+    Nor does one in a wrapper that passes its attributes on, as ``torch.compile``'s: the wrapper is what is called.
+    """
+    begun: Callable[[nn.Module], nn.Module] = getattr(type(model), "for_sampling", lambda own: own)
+    return begun(model)
 
 
 def mask_of(name: str) -> str:

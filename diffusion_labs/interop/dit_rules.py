@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.interop.diffusers_models import refuse_others
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, nested
-from diffusion_labs.layers import GatedFeedForward, RotaryPositions
+from diffusion_labs.layers import GatedFeedForward, RotaryPositions, entry_name
 from diffusion_labs.models.transformer import DiT
 
 BATCHED = TensorChange(lambda positions: positions[0], lambda positions: positions[None])
@@ -71,7 +71,7 @@ def diffusers_dit_rules(model: DiT) -> KeyRules:
 
 
 def _tables(model: DiT) -> list[str]:
-    return [f"classes.{name}.table.weight" for name in list(model.null_conditions)[:1]]
+    return [f"classes.{entry_name(name)}.table.weight" for name in list(model.null_conditions)[:1]]
 
 
 PLAIN = {"rotary": False, "swiglu": False}  # in all of their networks

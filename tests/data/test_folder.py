@@ -121,13 +121,16 @@ class TestDecode:
 
     @pytest.mark.parametrize(("size", "whole"), [(4, (12, 4)), (2, (6, 2)), (8, (24, 8))])
     def test_square_is_the_centre_of_the_scaled_image(self, tmp_path, size, whole):
-        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 12, 3), dtype=np.uint8))
-        image.save(tmp_path / "a.png")
-        image.transpose(Image.Transpose.TRANSPOSE).save(tmp_path / "b.png")
-        scaled = torch.from_numpy(np.array(image.resize(whole, Image.Resampling.BICUBIC))).permute(2, 0, 1)
-        expected = scaled[:, :, size : 2 * size]
-        assert torch.equal(decode_image(tmp_path / "a.png", size), expected)
-        assert torch.equal(decode_image(tmp_path / "b.png", size), expected.transpose(1, 2))
+        wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 12, 3), dtype=np.uint8))
+        high = wide.transpose(Image.Transpose.TRANSPOSE)
+        centre = slice(size, 2 * size)
+        for name, image, to, chosen in (
+            ("a.png", wide, whole, (slice(None), slice(None), centre)),
+            ("b.png", high, whole[::-1], (slice(None), centre)),
+        ):
+            image.save(tmp_path / name)
+            scaled = torch.from_numpy(np.array(image.resize(to, Image.Resampling.BICUBIC))).permute(2, 0, 1)
+            assert torch.equal(decode_image(tmp_path / name, size), scaled[chosen])
 
     def test_scaling_down_is_antialiased(self, tmp_path):
         stripes = np.zeros((64, 64), dtype=np.uint8)

@@ -66,7 +66,7 @@ def test_networks_of_guided_diffusion_are_read_with_their_classes_and_without(tm
     """Its table has no null class, which becomes a row of zeros; our own file of the same network has one."""
     expected = catalogue.network()
     with torch.no_grad():
-        expected.embedding.classes["class"].table.weight[-1] = 0
+        expected.embedding.classes["class_"].table.weight[-1] = 0
     dl.save_pretrained(catalogue.network(dropout=0.5), tmp_path / "like")
     for name, tensors in (("guided", dl.to_guided_diffusion(expected)), ("ours", dl.to_compvis_unet(expected))):
         save_file(tensors, tmp_path / f"{name}.safetensors")
@@ -82,7 +82,7 @@ def test_networks_of_guided_diffusion_are_read_with_their_classes_and_without(tm
 def test_networks_are_written_by_the_names_of_guided_diffusion_and_torchmultimodal(tmp_path: Path) -> None:
     """There and back; what comes back from guided-diffusion, which has no null class, has zeros for it."""
     network = catalogue.network()
-    network.embedding.classes["class"].table.weight.data[-1] = 0
+    network.embedding.classes["class_"].table.weight.data[-1] = 0
     kl = tiny_kl()
     of_torchmultimodal = catalogue.network(time_shift=1, num_heads=1, classes=None, vectors={"clip_image": 5})
     for i, (model, to, expected) in enumerate(
