@@ -8,8 +8,6 @@ last run, which are kept beside the page's draft in ``runs``.
 """
 
 import argparse
-import contextlib
-import gc
 import json
 import os
 import platform
@@ -17,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,21 +174,11 @@ def train_by_two(names: Sequence[str], folder: Path) -> None:
 
 def result_of(check: Callable[[], None]) -> str:
     """Whether a check holds, or why it does not."""
-    with fresh_compiler(), warnings.catch_warnings(action="ignore"):
+    torch.compiler.reset()  # without what was compiled before
+    with warnings.catch_warnings(action="ignore"):
         try:
             check()
         except Exception as error:  # whatever it is, the page says it
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             return f"{type(error).__name__}: {lines[0] if lines else ''}"
     return HOLDS
-
-
-@contextlib.contextmanager
-def fresh_compiler() -> Iterator[None]:
-    """Without what was compiled before."""
-    torch.compiler.reset()
-    try:
-        yield
-    finally:
-        torch.compiler.reset()
-        gc.collect()

@@ -46,9 +46,10 @@ def evaluate_samples(
         out: file of the card; evaluation.json in the folder if not given.
         device: where to compute.
     """
-    from diffusion_labs.cli.evaluation_card import CARD, evaluated, table
+    from diffusion_labs.cli.evaluation_card import evaluated, table
     from diffusion_labs.cli.mistakes import MISTAKES
     from diffusion_labs.files import write_json
+    from diffusion_labs.recipes.card import EVALUATION
 
     if count < 1 or steps < 1:
         raise UserError(f"--count ({count}) and --steps ({steps}) must be at least 1")
@@ -58,7 +59,7 @@ def evaluate_samples(
         )
     except MISTAKES as error:
         raise UserError(str(error)) from error
-    path = out or source / CARD
+    path = out or source / EVALUATION
     write_json(path, card)
     print(table(evaluation))
     print(path)

@@ -25,7 +25,6 @@ from diffusion_labs.recipes.drawing import draw
 from diffusion_labs.recipes.run import RUN_FILE, load_run, read_run
 from diffusion_labs.recipes.wanted import check_complete
 
-CARD = "evaluation.json"
 CLASSIFIED = 10_000  # real images that a classifier is trained on, if there are as many
 
 

@@ -19,7 +19,8 @@ STEPS = 4
 PAIR = {"tensor_parallel": 2}
 IN_PARTS = {**PAIR, "parallelism": "fsdp"}
 
-# By name: how often conditions are dropped, and who trains. Two groups draw other numbers for drops than one process
+# By name: how often conditions are dropped, and who trains. Two groups draw other numbers for dropout than one process,
+# which is off where no conditions are dropped
 WAYS: dict[str, Run] = {
     "a pair": (0.5, [(2, STEPS, PAIR)]),
     "a pair that recomputes": (0.5, [(2, STEPS, {**PAIR, "checkpointing": "selective"})]),
