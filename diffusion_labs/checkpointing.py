@@ -23,7 +23,7 @@ PRODUCTS = [
     ATEN.bmm.default,
     ATEN.baddbmm.default,
     ATEN.convolution.default,
-    kernels.CONVOLUTION,
+    *kernels.PRODUCTS,
     ATEN._scaled_dot_product_flash_attention.default,
     ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     ATEN._scaled_dot_product_efficient_attention.default,

@@ -4,7 +4,20 @@ import torch
 
 from diffusion_labs.kernels.convolution import convolution_3x3
 from diffusion_labs.kernels.normalisation import fits_norm_silu, norm_silu
+from diffusion_labs.kernels.pointwise import pointwise
+from diffusion_labs.kernels.resampling import average_pool, nearest_upsample
 
-CONVOLUTION = torch.ops.diffusion_labs.winograd_convolution.default
+PRODUCTS = (  # what takes long to compute again
+    torch.ops.diffusion_labs.winograd_convolution.default,
+    torch.ops.diffusion_labs.matrix_product.default,
+)
 
-__all__ = ["CONVOLUTION", "convolution_3x3", "fits_norm_silu", "norm_silu"]
+__all__ = [
+    "PRODUCTS",
+    "average_pool",
+    "convolution_3x3",
+    "fits_norm_silu",
+    "nearest_upsample",
+    "norm_silu",
+    "pointwise",
+]

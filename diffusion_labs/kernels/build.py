@@ -20,8 +20,9 @@ from torch import Tensor
 
 from diffusion_labs.compilation import constant
 
-SOURCES = ("vector.h", "product.h", "winograd.cpp", "norm.cpp")
+SOURCES = ("vector.h", "product.h", "memory.h", "winograd.cpp", "pointwise.cpp", "norm.cpp", "resampling.cpp")
 FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
+INSTRUCTIONS = {"AVX2": (), "AVX512": ("-mavx512f", "-mavx512dq")}  # more flags, by what torch says of the processor
 SWITCH = "DIFFUSION_LABS_KERNELS"
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 def available() -> bool:
     """Whether the kernels can be used here; the first call compiles them.
 
-    They are written for processors with AVX2, and measured only there: with AVX-512, oneDNN's convolutions may well be
-    faster. The environment variable ``DIFFUSION_LABS_KERNELS=0`` switches them off.
+    They are written for processors with AVX2 or AVX-512. The environment variable ``DIFFUSION_LABS_KERNELS=0`` switches
+    them off.
     """
     return os.environ.get(SWITCH, "1") != "0" and library() is not None
 
@@ -40,7 +41,7 @@ def available() -> bool:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; ``None``, with one warning if it is for want of a compiler, where there are none."""
-    if not sys.platform.startswith("linux") or torch.backends.cpu.get_cpu_capability() != "AVX2":
+    if not sys.platform.startswith("linux") or torch.backends.cpu.get_cpu_capability() not in INSTRUCTIONS:
         return None
     try:
         return ctypes.CDLL(str(compiled(cache_folder())))
@@ -94,8 +95,8 @@ def compiled(folder: Path) -> Path:
     compiler = shutil.which(os.environ.get("CXX") or "g++")
     if compiler is None:
         raise OSError("there is no g++")
-    here = Path(__file__).parent
-    digest = hashlib.sha256(repr((FLAGS, torch.__version__, openmp(), compiler)).encode())
+    here, flags = Path(__file__).parent, FLAGS + INSTRUCTIONS[torch.backends.cpu.get_cpu_capability()]
+    digest = hashlib.sha256(repr((flags, torch.__version__, openmp(), compiler)).encode())
     for name in SOURCES:
         digest.update((here / name).read_bytes())
     path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
@@ -108,7 +109,7 @@ def compiled(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         units = [name for name in SOURCES if name.endswith(".cpp")]
         for unit in units:
-            run(compiler, *FLAGS, "-c", str(here / unit), "-o", f"{scratch}/{unit}.o")
+            run(compiler, *flags, "-c", str(here / unit), "-o", f"{scratch}/{unit}.o")
         # Not -fopenmp: the threads must be torch's, whatever its OpenMP is called
         run(compiler, "-shared", *(f"{scratch}/{unit}.o" for unit in units), openmp(), "-o", f"{scratch}/kernels.so")
         os.replace(f"{scratch}/kernels.so", path)

@@ -11,17 +11,20 @@
 
 namespace {
 
-typedef int32_t Integers __attribute__((vector_size(32)));
-typedef uint32_t Naturals __attribute__((vector_size(32)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Naturals __attribute__((vector_size(4 * LANES)));
+
+constexpr float ROUND = 12582912.f;  // 1.5 2^23: adding it rounds to an integer, which its last bits then hold
 
 // e^x = 2^n e^r with |r| <= ln(2) / 2, where a polynomial of degree 6 is exact to a rounding error.
 inline Vector exponential(Vector x) {
-  const __m256 bounded = _mm256_min_ps(_mm256_max_ps((__m256)x, _mm256_set1_ps(-87.f)), _mm256_set1_ps(87.f));
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(bounded, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-  const Vector r = (Vector)bounded - (Vector)n * 0.693359375f + (Vector)n * 2.12194440e-4f;
+  const Vector least = broadcast(-87.f), most = broadcast(87.f);
+  const Vector raised = x > least ? x : least, bounded = raised < most ? raised : most;
+  const Vector rounded = bounded * 1.44269504f + ROUND, n = rounded - ROUND;
+  const Vector r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
   const Vector p =
       1 + r * (1 + r * (1.f / 2 + r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r * (1.f / 720))))));
-  return p * (Vector)(((Integers)_mm256_cvtps_epi32(n) + 127) << 23);
+  return p * (Vector)(((Integers)rounded + 127) << 23);  // the shift leaves of ROUND nothing
 }
 
 inline Vector sigmoid(Vector z) { return 1 / (1 + exponential(-z)); }
@@ -37,7 +40,8 @@ struct Mask {
         kept((float)(1 / (1 - rate))) {}
 
   inline Vector operator()(uint32_t index) const {
-    const Naturals lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+    Naturals lanes;
+    for (int i = 0; i < LANES; ++i) lanes[i] = i;
     Naturals h = (index + lanes) * 0x9e3779b1u ^ low;
     h = (h ^ h >> 16) * 0x85ebca6bu + high;
     h = (h ^ h >> 13) * 0xc2b2ae35u;

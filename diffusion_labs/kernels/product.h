@@ -3,48 +3,56 @@
 
 #include "vector.h"
 
-// c[rows, 16] (+)= a[rows, depth] b[depth, 16]; element (i, k) of a is at a[i * a_row + k * a_column].
-template <int rows>
-inline void panel(const float* a, size_t a_row, size_t a_column, const float* b, size_t b_row, float* c, size_t c_row,
-                  int depth, bool accumulate) {
-  Vector left[rows], right[rows];
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) {
-    left[i] = accumulate ? load(c + i * c_row) : Vector{};
-    right[i] = accumulate ? load(c + i * c_row + LANES) : Vector{};
-  }
-  for (int k = 0; k < depth; ++k) {
-    const Vector b_left = load(b + k * b_row), b_right = load(b + k * b_row + LANES);
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i) {
-      const Vector factor = broadcast(a[i * a_row + k * a_column]);
-      left[i] += factor * b_left;
-      right[i] += factor * b_right;
+constexpr int PANEL = 16;             // columns of a product, and channels that lie together in memory
+constexpr int PARTS = PANEL / LANES;  // vectors of a row
+constexpr int ROWS = LANES == 16 ? 24 : 6;  // their sums, a row of b and a factor fit the registers
+
+// c[rows, PANEL] (+)= a[rows, depth] b[depth, PANEL], all strides known: element (i, k) of a is at
+// a[i * a_row + k * a_column], where k goes through `blocks` of `depth`, which are a_block apart.
+template <int rows, int a_row, int a_column>
+inline void panel(const float* a, size_t a_block, const float* b, float* c, int blocks, int depth, bool accumulate) {
+  Vector sums[rows][PARTS];
+#pragma GCC unroll 32
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < PARTS; ++j) sums[i][j] = accumulate ? load(c + i * PANEL + j * LANES) : Vector{};
+  for (int block = 0; block < blocks; ++block, a += a_block) {
+    const float* factors = a;
+    for (int k = 0; k < depth; ++k, b += PANEL, factors += a_column) {
+      Vector row[PARTS];
+#pragma GCC unroll 2
+      for (int j = 0; j < PARTS; ++j) row[j] = load(b + j * LANES);
+#pragma GCC unroll 32
+      for (int i = 0; i < rows; ++i) {
+        const Vector factor = broadcast(factors[i * a_row]);
+#pragma GCC unroll 2
+        for (int j = 0; j < PARTS; ++j) sums[i][j] += factor * row[j];
+      }
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) {
-    store(c + i * c_row, left[i]);
-    store(c + i * c_row + LANES, right[i]);
-  }
+#pragma GCC unroll 32
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < PARTS; ++j) store(c + i * PANEL + j * LANES, sums[i][j]);
 }
 
-// The same for any number of rows, in panels of at most six: their 12 sums and the 3 factors fill the 16 registers.
-inline void product(int rows, const float* a, size_t a_row, size_t a_column, const float* b, size_t b_row, float* c,
-                    size_t c_row, int depth, bool accumulate) {
-  const int panels = (rows + 5) / 6;
+// The same for a number of rows that is known when it runs, at most `most`.
+template <int a_row, int a_column, int most = ROWS>
+inline void panel_of(int rows, const float* a, size_t a_block, const float* b, float* c, int blocks, int depth,
+                     bool accumulate) {
+  if constexpr (most > 1)
+    if (rows < most) return panel_of<a_row, a_column, most - 1>(rows, a, a_block, b, c, blocks, depth, accumulate);
+  panel<most, a_row, a_column>(a, a_block, b, c, blocks, depth, accumulate);
+}
+
+// The same for any number of rows, in panels of about equal size.
+template <int a_row, int a_column>
+inline void product(int rows, const float* a, size_t a_block, const float* b, float* c, int blocks, int depth,
+                    bool accumulate) {
+  const int panels = (rows + ROWS - 1) / ROWS;
   for (int i = 0, begin = 0; i < panels; ++i) {
-    const int end = (int)((int64_t)rows * (i + 1) / panels);
-    const float* a_begin = a + begin * a_row;
-    float* c_begin = c + begin * c_row;
-    switch (end - begin) {
-      case 6: panel<6>(a_begin, a_row, a_column, b, b_row, c_begin, c_row, depth, accumulate); break;
-      case 5: panel<5>(a_begin, a_row, a_column, b, b_row, c_begin, c_row, depth, accumulate); break;
-      case 4: panel<4>(a_begin, a_row, a_column, b, b_row, c_begin, c_row, depth, accumulate); break;
-      case 3: panel<3>(a_begin, a_row, a_column, b, b_row, c_begin, c_row, depth, accumulate); break;
-      case 2: panel<2>(a_begin, a_row, a_column, b, b_row, c_begin, c_row, depth, accumulate); break;
-      default: panel<1>(a_begin, a_row, a_column, b, b_row, c_begin, c_row, depth, accumulate);
-    }
+    const int end = rows * (i + 1) / panels;
+    panel_of<a_row, a_column>(end - begin, a + begin * a_row, a_block, b, c + begin * PANEL, blocks, depth, accumulate);
     begin = end;
   }
 }

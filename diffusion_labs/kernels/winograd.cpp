@@ -4,9 +4,8 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 
+#include "memory.h"
 #include "product.h"
 
 namespace {
@@ -14,8 +13,6 @@ namespace {
 constexpr int TILE = 4;                  // outputs per side of a tile
 constexpr int WINDOW = 6;                // inputs per side of a tile: also the number of points
 constexpr int POINTS = WINDOW * WINDOW;  // products per tile
-constexpr int PANEL = 16;                // output channels of one panel of the matrix product
-constexpr size_t MOST_SUMS = 1 << 27;    // numbers that the threads may sum in, together: half a gigabyte
 constexpr size_t SKEW = 16;              // keeps the rows of the transformed domain out of each other's cache sets
 
 // The points 0, +-a, +-b and infinity, with a b = 1: small constants, so little is lost to rounding.
@@ -84,21 +81,21 @@ struct Shape {
   int64_t tiles_per_strip() const { return width / TILE; }
 };
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
+// Where `channels` channels of `tiles` tiles are in the transformed domain: [point][channel / PANEL][tile][PANEL].
+struct Points {
+  int64_t channels, tiles;
+  size_t point() const { return channels * tiles + SKEW; }
+  size_t panel() const { return tiles * PANEL; }
+  size_t size() const { return POINTS * point(); }
+  size_t at(int64_t channel, int64_t tile) const { return channel / PANEL * panel() + tile * PANEL + channel % PANEL; }
 };
-using Buffer = std::unique_ptr<float, Free>;
 
-Buffer allocate(size_t count) {
-  return Buffer(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
-}
-
-// Strip `strip` of `channels` channels of x to the transformed domain: v[point][tile][channel].
-void transform_input(const float* x, const Shape& s, int64_t strip, int64_t channels, Vector* window, float* v,
-                     size_t point) {
+// Strip `strip` of x to the transformed domain, from tile `first` of v on.
+void transform_input(const float* x, const Shape& s, int64_t strip, Vector* window, float* v, const Points& at,
+                     int64_t first) {
   const int64_t width = s.width, plane = s.height * width, padded = width + 2;
   const int64_t image = strip / s.strips_per_image(), top = strip % s.strips_per_image() * TILE - 1;
-  for (int64_t c = 0; c < channels; c += LANES) {
+  for (int64_t c = 0; c < at.channels; c += LANES) {
     for (int i = 0; i < WINDOW; ++i) {
       Vector* row = window + i * padded;
       const int64_t y = top + i;
@@ -106,9 +103,11 @@ void transform_input(const float* x, const Shape& s, int64_t strip, int64_t chan
         std::fill(row, row + padded, Vector{});
         continue;
       }
-      const float* source = x + (image * channels + c) * plane + y * width;
+      const float* source = x + (image * at.channels + c) * plane + y * width;
       row[0] = row[padded - 1] = Vector{};
-      for (int64_t j = 0; j < width; j += TILE) load_pixels(source + j, plane, row + 1 + j);
+      int64_t j = 0;
+      for (; j + 4 * TILE <= width; j += 4 * TILE) load_pixels<4>(source + j, plane, row + 1 + j);
+      for (; j < width; j += TILE) load_pixels(source + j, plane, row + 1 + j);
     }
     for (int64_t j = 0; j < padded; ++j) {
       Vector column[WINDOW], points[WINDOW];
@@ -120,56 +119,80 @@ void transform_input(const float* x, const Shape& s, int64_t strip, int64_t chan
       for (int i = 0; i < WINDOW; ++i) {
         Vector points[WINDOW];
         input_transform(window + i * padded + tile * TILE, points);
-        for (int j = 0; j < WINDOW; ++j) store(v + (i * WINDOW + j) * point + tile * channels + c, points[j]);
+        float* target = v + at.at(c, first + tile);
+        for (int j = 0; j < WINDOW; ++j) store(target + (i * WINDOW + j) * at.point(), points[j]);
       }
   }
 }
 
-// The tiles of a strip from the transformed domain, m[point][tile][PANEL], to 16 channels of y, from `first` on.
-void transform_output(const float* m, size_t point, const float* bias, const Shape& s, int64_t strip, int64_t channels,
-                      int64_t first, float* y) {
-  const int64_t plane = s.height * s.width;
-  const int64_t image = strip / s.strips_per_image(), top = strip % s.strips_per_image() * TILE;
-  for (int64_t tile = 0; tile < s.tiles_per_strip(); ++tile)
-    for (int64_t c = 0; c < PANEL; c += LANES) {
-      Vector half[TILE][WINDOW];
-      for (int j = 0; j < WINDOW; ++j) {
-        Vector column[WINDOW], out[TILE];
-        for (int i = 0; i < WINDOW; ++i) column[i] = load(m + (i * WINDOW + j) * point + tile * PANEL + c);
-        output_transform(column, out);
-        for (int i = 0; i < TILE; ++i) half[i][j] = out[i];
-      }
-      const Vector shift = bias ? load(bias + first + c) : Vector{};
-      float* target = y + (image * channels + first + c) * plane + top * s.width + tile * TILE;
-      for (int i = 0; i < TILE; ++i) {
-        Vector pixels[TILE];
-        output_transform(half[i], pixels);
-        for (int j = 0; j < TILE; ++j) pixels[j] += shift;
-        store_pixels(target + i * s.width, plane, pixels);
-      }
+// `tiles` neighbouring tiles, from tile `first` of the panel m on, channels from c on, with the bias `shift`, to y.
+template <int tiles>
+inline void output_tiles(const float* m, const Points& at, int64_t first, int64_t c, Vector shift, float* y,
+                         size_t plane, size_t width) {
+  Vector pixels[TILE][tiles * TILE];
+  for (int tile = 0; tile < tiles; ++tile) {
+    Vector half[TILE][WINDOW];
+    for (int j = 0; j < WINDOW; ++j) {
+      Vector column[WINDOW], out[TILE];
+      const float* source = m + at.at(c, first + tile) + j * at.point();
+      for (int i = 0; i < WINDOW; ++i) column[i] = load(source + i * WINDOW * at.point());
+      output_transform(column, out);
+      for (int i = 0; i < TILE; ++i) half[i][j] = out[i];
     }
+    for (int i = 0; i < TILE; ++i) {
+      Vector* row = pixels[i] + tile * TILE;
+      output_transform(half[i], row);
+      for (int j = 0; j < TILE; ++j) row[j] += shift;
+    }
+  }
+  for (int i = 0; i < TILE; ++i) store_pixels<tiles>(y + i * width, plane, pixels[i]);
 }
 
-// Strip `strip` of the gradient dy to the transformed domain: m[point][tile][channel].
-void transform_gradient(const float* dy, const Shape& s, int64_t strip, int64_t channels, float* m, size_t point) {
-  const int64_t plane = s.height * s.width;
+// The tiles of a strip, from tile `first` of the panel m on, to PANEL channels of y, from `channel` of `channels` on.
+void transform_output(const float* m, const Points& at, int64_t first, const float* bias, const Shape& s, int64_t strip,
+                      int64_t channels, int64_t channel, float* y) {
+  const int64_t plane = s.height * s.width, tiles = s.tiles_per_strip();
   const int64_t image = strip / s.strips_per_image(), top = strip % s.strips_per_image() * TILE;
-  for (int64_t c = 0; c < channels; c += LANES)
-    for (int64_t tile = 0; tile < s.tiles_per_strip(); ++tile) {
-      const float* source = dy + (image * channels + c) * plane + top * s.width + tile * TILE;
-      Vector rows[TILE][WINDOW];
-      for (int i = 0; i < TILE; ++i) {
-        Vector pixels[TILE];
-        load_pixels(source + i * s.width, plane, pixels);
-        output_transform_transposed(pixels, rows[i]);
-      }
-      for (int j = 0; j < WINDOW; ++j) {
-        Vector column[TILE], points[WINDOW];
-        for (int i = 0; i < TILE; ++i) column[i] = rows[i][j];
-        output_transform_transposed(column, points);
-        for (int i = 0; i < WINDOW; ++i) store(m + (i * WINDOW + j) * point + tile * channels + c, points[i]);
-      }
+  for (int64_t c = 0; c < PANEL; c += LANES) {
+    const Vector shift = bias ? load(bias + channel + c) : Vector{};
+    float* target = y + (image * channels + channel + c) * plane + top * s.width;
+    int64_t tile = 0;
+    for (; tile + 4 <= tiles; tile += 4)
+      output_tiles<4>(m, at, first + tile, c, shift, target + tile * TILE, plane, s.width);
+    for (; tile < tiles; ++tile) output_tiles<1>(m, at, first + tile, c, shift, target + tile * TILE, plane, s.width);
+  }
+}
+
+// `tiles` neighbouring tiles of the gradient dy to the transformed domain, from tile `first` of m on.
+template <int tiles>
+inline void gradient_tiles(const float* dy, size_t plane, size_t width, float* m, const Points& at, int64_t c,
+                           int64_t first) {
+  Vector pixels[TILE][tiles * TILE];
+  for (int i = 0; i < TILE; ++i) load_pixels<tiles>(dy + i * width, plane, pixels[i]);
+  for (int tile = 0; tile < tiles; ++tile) {
+    Vector rows[TILE][WINDOW];
+    for (int i = 0; i < TILE; ++i) output_transform_transposed(pixels[i] + tile * TILE, rows[i]);
+    for (int j = 0; j < WINDOW; ++j) {
+      Vector column[TILE], points[WINDOW];
+      for (int i = 0; i < TILE; ++i) column[i] = rows[i][j];
+      output_transform_transposed(column, points);
+      float* target = m + at.at(c, first + tile) + j * at.point();
+      for (int i = 0; i < WINDOW; ++i) store(target + i * WINDOW * at.point(), points[i]);
     }
+  }
+}
+
+// Strip `strip` of the gradient dy to the transformed domain, from tile `first` of m on.
+void transform_gradient(const float* dy, const Shape& s, int64_t strip, float* m, const Points& at, int64_t first) {
+  const int64_t plane = s.height * s.width, tiles = s.tiles_per_strip();
+  const int64_t image = strip / s.strips_per_image(), top = strip % s.strips_per_image() * TILE;
+  for (int64_t c = 0; c < at.channels; c += LANES) {
+    const float* source = dy + (image * at.channels + c) * plane + top * s.width;
+    int64_t tile = 0;
+    for (; tile + 4 <= tiles; tile += 4)
+      gradient_tiles<4>(source + tile * TILE, plane, s.width, m, at, c, first + tile);
+    for (; tile < tiles; ++tile) gradient_tiles<1>(source + tile * TILE, plane, s.width, m, at, c, first + tile);
+  }
 }
 
 // Weights [out, in, 3, 3] to u[out / 16][point][in][16]. For the gradient of the data, `flipped`: the kernel turned by
@@ -179,14 +202,14 @@ void transform_weight(const float* weight, int64_t in, int64_t out, bool flipped
 #pragma omp parallel for collapse(2) num_threads(threads)
   for (int64_t panel = 0; panel < out / PANEL; ++panel)
     for (int64_t c = 0; c < in; ++c) {
-      alignas(32) float g[9][PANEL];
       const float* source = weight + panel * PANEL * out_step + c * in_step;
-      for (int lane = 0; lane < PANEL; ++lane)
-        for (int k = 0; k < 9; ++k) g[flipped ? 8 - k : k][lane] = source[lane * out_step + k];
       for (int half = 0; half < PANEL; half += LANES) {
+        Vector g[9];  // the last four overlap those before, as there is nothing to read after them
+        for (int k : {0, 4, 5}) load_pixels(source + half * out_step + k, out_step, g + k);
+        if (flipped) std::reverse(g, g + 9);
         Vector columns[WINDOW][3];
         for (int j = 0; j < 3; ++j) {
-          const Vector column[3] = {load(g[j] + half), load(g[3 + j] + half), load(g[6 + j] + half)};
+          const Vector column[3] = {g[j], g[3 + j], g[6 + j]};
           Vector points[WINDOW];
           weight_transform(column, points);
           for (int i = 0; i < WINDOW; ++i) columns[i][j] = points[i];
@@ -221,24 +244,23 @@ void winograd_convolution(const float* x, const float* weight, const float* bias
   transform_weight(weight, in, out, flipped, u.get(), threads);
 
   const int64_t strips = block_size(s, block_tiles, threads), tiles = strips * s.tiles_per_strip();
-  const size_t point = tiles * in + SKEW, out_point = tiles * PANEL + SKEW;
+  const Points inputs{in, tiles}, outputs{PANEL, tiles};
 #pragma omp parallel num_threads(threads)
   {
-    Buffer v = allocate(POINTS * point), m = allocate(POINTS * out_point), window = allocate(6 * (width + 2) * LANES);
+    Buffer v = allocate(inputs.size()), m = allocate(outputs.size()), window = allocate(WINDOW * (width + 2) * LANES);
 #pragma omp for schedule(dynamic)
     for (int64_t begin = 0; begin < s.strips(); begin += strips) {
       const int64_t end = std::min(begin + strips, s.strips());
       const int rows = (int)((end - begin) * s.tiles_per_strip());
       for (int64_t strip = begin; strip < end; ++strip)
-        transform_input(x, s, strip, in, (Vector*)window.get(), v.get() + (strip - begin) * s.tiles_per_strip() * in,
-                        point);
-      for (int64_t first = 0; first < out; first += PANEL) {
+        transform_input(x, s, strip, (Vector*)window.get(), v.get(), inputs, (strip - begin) * s.tiles_per_strip());
+      for (int64_t channel = 0; channel < out; channel += PANEL) {
+        const float* weights = u.get() + channel * POINTS * in;
         for (int p = 0; p < POINTS; ++p)
-          product(rows, v.get() + p * point, in, 1, u.get() + (first / PANEL * POINTS + p) * in * PANEL, PANEL,
-                  m.get() + p * out_point, PANEL, (int)in, false);
+          product<PANEL, 1>(rows, v.get() + p * inputs.point(), inputs.panel(), weights + p * in * PANEL,
+                            m.get() + p * outputs.point(), (int)(in / PANEL), PANEL, false);
         for (int64_t strip = begin; strip < end; ++strip)
-          transform_output(m.get() + (strip - begin) * s.tiles_per_strip() * PANEL, out_point, bias, s, strip, out,
-                           first, y);
+          transform_output(m.get(), outputs, (strip - begin) * s.tiles_per_strip(), bias, s, strip, out, channel, y);
       }
     }
   }
@@ -251,11 +273,11 @@ void winograd_weight_gradient(const float* x, const float* dy, float* dw, int64_
   const size_t size = POINTS * in * out;
   threads = (int32_t)std::clamp<size_t>(MOST_SUMS / size, 1, threads);
   const int64_t strips = block_size(s, block_tiles, threads), tiles = strips * s.tiles_per_strip();
-  const size_t point = tiles * in + SKEW, out_point = tiles * out + SKEW;
-  Buffer sums = allocate(threads * size);  // [thread][point][in][out]
+  const Points inputs{in, tiles}, outputs{out, tiles};
+  Buffer sums = allocate(threads * size);  // [thread][point][out / PANEL][in][PANEL]
 #pragma omp parallel num_threads(threads)
   {
-    Buffer v = allocate(POINTS * point), m = allocate(POINTS * out_point), window = allocate(6 * (width + 2) * LANES);
+    Buffer v = allocate(inputs.size()), m = allocate(outputs.size()), window = allocate(WINDOW * (width + 2) * LANES);
     float* du = sums.get() + omp_get_thread_num() * size;
     bool accumulate = false;
 #pragma omp for schedule(static)
@@ -263,27 +285,30 @@ void winograd_weight_gradient(const float* x, const float* dy, float* dw, int64_
       const int64_t end = std::min(begin + strips, s.strips());
       const int depth = (int)((end - begin) * s.tiles_per_strip());
       for (int64_t strip = begin; strip < end; ++strip) {
-        const int64_t tile = (strip - begin) * s.tiles_per_strip();
-        transform_input(x, s, strip, in, (Vector*)window.get(), v.get() + tile * in, point);
-        transform_gradient(dy, s, strip, out, m.get() + tile * out, out_point);
+        const int64_t first = (strip - begin) * s.tiles_per_strip();
+        transform_input(x, s, strip, (Vector*)window.get(), v.get(), inputs, first);
+        transform_gradient(dy, s, strip, m.get(), outputs, first);
       }
       for (int p = 0; p < POINTS; ++p)
-        for (int64_t first = 0; first < out; first += PANEL)
-          product((int)in, v.get() + p * point, 1, in, m.get() + p * out_point + first, out,
-                  du + p * in * out + first, out, depth, accumulate);
+        for (int64_t o = 0; o < out; o += PANEL)
+          for (int64_t c = 0; c < in; c += PANEL)
+            product<1, PANEL>(PANEL, v.get() + p * inputs.point() + inputs.at(c, 0), 0,
+                              m.get() + p * outputs.point() + outputs.at(o, 0), du + (p * out + o) * in + c * PANEL, 1,
+                              depth, accumulate);
       accumulate = true;
     }
     if (!accumulate) std::fill(du, du + size, 0.f);
 #pragma omp barrier
     const int parts = omp_get_num_threads();
 #pragma omp for collapse(2)
-    for (int64_t c = 0; c < in; ++c)
-      for (int64_t o = 0; o < out; o += LANES) {
+    for (int64_t o = 0; o < out; o += LANES)
+      for (int64_t c = 0; c < in; ++c) {
         Vector half[3][WINDOW];
         for (int j = 0; j < WINDOW; ++j) {
           Vector column[WINDOW], g[3];
           for (int i = 0; i < WINDOW; ++i) {
-            const float* source = sums.get() + (i * WINDOW + j) * in * out + c * out + o;
+            const int64_t p = i * WINDOW + j;
+            const float* source = sums.get() + (p * out + o / PANEL * PANEL) * in + c * PANEL + o % PANEL;
             column[i] = load(source);
             for (int part = 1; part < parts; ++part) column[i] += load(source + part * size);
           }

@@ -28,22 +28,24 @@ class Conv3x3(nn.Conv2d):
 
 
 class _Pointwise(nn.Module):
-    """A convolution of kernel size 1: ``y = W x + bias`` at each position.
-
-    On the CPU, torch's convolutions take up to twice the time of the same product of matrices.
-    """
+    """A convolution of kernel size 1: ``y = W x + bias`` at each position, by a faster kernel where there is one."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def forward(self, input: Float[Tensor, "b c *d"]) -> Float[Tensor, "b o *d"]:
+    def forward(self, input: Float[Tensor, "b c *d"], *, to_tokens: bool = False) -> Tensor:
+        """Multiply; a sequence of vectors, which is ``[b, n, c]`` in memory, is taken as it is.
+
+        Args:
+            input: planes ``[b, c, *d]``.
+            to_tokens: whether to return a sequence of vectors ``[b, n, o]``, not planes ``[b, o, *d]``.
+        """
         assert self.bias is not None, "conv makes none without"
-        if input.device.type != "cpu":
-            return super().forward(input)
-        weight, bias = self.weight.flatten(1), self.bias[:, None]
-        batch = input.shape[0]
-        product = torch.baddbmm(bias.expand(batch, -1, -1), weight.expand(batch, -1, -1), input.flatten(2))
-        return product.reshape(batch, self.weight.shape[0], *input.shape[2:])
+        x = input.flatten(2)
+        from_tokens = x.mT.is_contiguous() and not x.is_contiguous()
+        x = x.mT if from_tokens else x
+        y = kernels.pointwise(x, self.weight.flatten(1), self.bias, from_tokens=from_tokens, to_tokens=to_tokens)
+        return y if to_tokens else y.reshape(input.shape[0], self.weight.shape[0], *input.shape[2:])
 
 
 class Pointwise1d(_Pointwise, nn.Conv1d):

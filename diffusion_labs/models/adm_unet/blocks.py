@@ -181,7 +181,7 @@ class AttentionBlock(NumberedAttention):
         self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"], context: Context | None
     ) -> Float[Tensor, "b c *d"]:
         # In this layout, or torch has no fused attention for it
-        qkv = self.qkv(self.norm(x).flatten(2)).mT.contiguous()
+        qkv = self.qkv(self.norm(x).flatten(2), to_tokens=True)
         q, k, v = self.split_heads(qkv, self.num_heads, 3)
         h = attention(q, *self.add_context(k, v, context))
         h = merge_attended(h, v, self.identity(context))
@@ -232,7 +232,7 @@ class ContextAttentionBlock(AttentionBlock):
     def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
         assert context is not None, "the network's embedding gives a context whenever it has token conditions"
         tokens, mask, _ = context
-        context_kv = self.context_kv(tokens.mT).mT.contiguous()
+        context_kv = self.context_kv(tokens.mT, to_tokens=True)
         context_k, context_v = self.split_heads(context_kv, self.num_heads, 2)
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(k.shape[0], k.shape[2])], dim=1)

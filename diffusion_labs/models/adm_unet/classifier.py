@@ -44,7 +44,7 @@ class AttentionPool(nn.Module):
         """Pool features ``[b, channels, *size]`` to ``[b, num_outputs]``."""
         h = h.flatten(2)
         h = torch.cat([h.mean(2, keepdim=True), h], dim=2) + self.positions
-        q, k, v = split_heads_stacked(self.qkv(h).mT, self.num_heads, 3)
+        q, k, v = split_heads_stacked(self.qkv(h, to_tokens=True), self.num_heads, 3)
         pooled = merge_heads(attention(q[:, :, :1], k, v))
         logits: Tensor = self.out(pooled.mT).flatten(1)
         return logits

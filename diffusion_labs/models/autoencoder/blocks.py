@@ -66,5 +66,5 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *d"]) -> Float[Tensor, "b c *d"]:
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).mT[:, None] for layer in (self.q, self.k, self.v))
+        q, k, v = (layer(h, to_tokens=True)[:, None] for layer in (self.q, self.k, self.v))
         return x + self.proj_out(merge_heads(attention(q, k, v)).mT.reshape(x.shape))
