@@ -4,7 +4,7 @@ import torch
 
 from diffusion_labs.kernels.convolution import convolution_3x3
 from diffusion_labs.kernels.normalisation import fits_norm_silu, norm_silu
-from diffusion_labs.kernels.pointwise import pointwise
+from diffusion_labs.kernels.pointwise import pointwise_convolution
 from diffusion_labs.kernels.resampling import average_pool, nearest_upsample
 
 PRODUCTS = (  # what takes long to compute again
@@ -19,5 +19,5 @@ __all__ = [
     "fits_norm_silu",
     "nearest_upsample",
     "norm_silu",
-    "pointwise",
+    "pointwise_convolution",
 ]

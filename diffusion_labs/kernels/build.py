@@ -95,7 +95,7 @@ def compiled(folder: Path) -> Path:
     compiler = shutil.which(os.environ.get("CXX") or "g++")
     if compiler is None:
         raise OSError("there is no g++")
-    here, flags = Path(__file__).parent, FLAGS + INSTRUCTIONS[torch.backends.cpu.get_cpu_capability()]
+    here, flags = Path(__file__).parent, FLAGS + INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ())
     digest = hashlib.sha256(repr((flags, torch.__version__, openmp(), compiler)).encode())
     for name in SOURCES:
         digest.update((here / name).read_bytes())

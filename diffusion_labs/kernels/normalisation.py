@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
 
-LANES = 8  # numbers in one register
+LANES = 16  # numbers in the largest register
 LEAST_SIZE = 2**17  # with fewer numbers, calling the kernel costs what is saved
 HASH_BITS = 2**32 - 1
 

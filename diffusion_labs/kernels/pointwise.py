@@ -15,7 +15,7 @@ POSITIONS = 4  # likewise
 LEAST_SIZE = 2**18  # products, with fewer of which calling the kernel costs what is saved
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor, *, from_tokens: bool, to_tokens: bool) -> Tensor:
+def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor, *, from_tokens: bool, to_tokens: bool) -> Tensor:
     """``weight @ x + bias`` at each position, by a faster kernel where there is one.
 
     Args:
@@ -39,9 +39,8 @@ def fits(x: Tensor, weight: Tensor, tokens: bool) -> bool:
     In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
     """
     positions = x.shape[1 if tokens else 2]
-    return (
-        weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == positions % POSITIONS == 0
-        and (torch.compiler.is_compiling() or x.numel() * weight.shape[0] >= LEAST_SIZE)
+    return weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == positions % POSITIONS == 0 and (
+        torch.compiler.is_compiling() or x.numel() * weight.shape[0] >= LEAST_SIZE
     )
 
 
@@ -60,7 +59,7 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor, from_tokens: bool, to_to
 def matrix_product(
     x: Tensor, weight: Tensor, bias: Tensor | None, from_tokens: bool, to_tokens: bool, flipped: bool
 ) -> Tensor:
-    """See ``pointwise``; if ``flipped``, the weights are ``[in_channels, out_channels]``."""
+    """See ``pointwise_convolution``; if ``flipped``, the weights are ``[in_channels, out_channels]``."""
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     y = _output(x, weight, bias, from_tokens, to_tokens, flipped)
     channels, size = (x.shape[2], x.shape[1]) if from_tokens else (x.shape[1], x.shape[2])

@@ -2,7 +2,6 @@
 
 from typing import TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -44,7 +43,9 @@ class _Pointwise(nn.Module):
         x = input.flatten(2)
         from_tokens = x.mT.is_contiguous() and not x.is_contiguous()
         x = x.mT if from_tokens else x
-        y = kernels.pointwise(x, self.weight.flatten(1), self.bias, from_tokens=from_tokens, to_tokens=to_tokens)
+        y = kernels.pointwise_convolution(
+            x, self.weight.flatten(1), self.bias, from_tokens=from_tokens, to_tokens=to_tokens
+        )
         return y if to_tokens else y.reshape(input.shape[0], self.weight.shape[0], *input.shape[2:])
 
 

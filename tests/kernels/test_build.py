@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_labs.kernels.build import compiled
+from diffusion_labs.kernels.build import INSTRUCTIONS, compiled
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("g++") is None, reason="needs Linux and g++"
+)
+needs_avx2 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in INSTRUCTIONS, reason="needs a processor with AVX2"
 )
 CALL = """
 import torch
@@ -32,7 +35,7 @@ def folder(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "diffusion_labs").glob("*")) if (tmp_path / "diffusion_labs").exists() else []
 
 
-@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="needs AVX2")
+@needs_avx2
 @pytest.mark.slow
 def test_several_processes_compile_at_once_and_quietly(tmp_path: Path) -> None:
     processes = [start(CALL, DIFFUSION_LABS_KERNELS="1", XDG_CACHE_HOME=str(tmp_path)) for _ in range(3)]
@@ -51,7 +54,7 @@ def test_nothing_is_compiled_by_an_import_or_where_the_switch_is_off(tmp_path: P
     assert folder(tmp_path) == []
 
 
-@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="needs AVX2")
+@needs_avx2
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_there_is_one_warning_and_pytorch_computes(compiler: str, tmp_path: Path) -> None:
     environment = {"DIFFUSION_LABS_KERNELS": "1", "XDG_CACHE_HOME": str(tmp_path), "CXX": compiler}

@@ -5,18 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion_labs.kernels.build import library
 from diffusion_labs.kernels.convolution import convolution_3x3, winograd_convolution, winograd_weight_gradient
+
+pytestmark = pytest.mark.usefixtures("kernels_on")
 
 TOLERANCE = 1e-5  # of float32; the plain convolution has 1e-6
 SHAPES = [(16, 32, 32, 32, 32), (2, 16, 48, 32, 8), (16, 128, 64, 4, 4), (3, 32, 16, 12, 20), (1, 256, 16, 16, 16)]
-
-
-@pytest.fixture(autouse=True)
-def kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "1")
-    if library() is None:
-        pytest.skip("needs Linux, a processor with AVX2 and g++")
 
 
 def tensors(b: int, c: int, o: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
