@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import diffusion_labs as dl
 from diffusion_labs.files import write_json
 from diffusion_labs.kernels.build import SWITCH, library
-from diffusion_labs.layers import Conv3x3, GroupNormSiLU
+from diffusion_labs.layers import Conv3x3, GroupNormSiLU, average_pool, conv, nearest_upsample
 from diffusion_labs.training import Objective
 
 BATCH = 16
@@ -31,6 +31,10 @@ LAYERS = {  # channels in and out, and side: those of a U-Net of width 32 or 64
     "convolution 128 to 128 at 16x16": lambda: layer(Conv3x3(128, 128), 128, 16),
     "convolution 192 to 96 at 8x8": lambda: layer(Conv3x3(192, 96), 192, 8),
     "convolution 256 to 128 at 4x4": lambda: layer(Conv3x3(256, 128), 256, 4),
+    "product 64 to 192 at 16x16": lambda: layer(conv(2, 64, 192, 1), 64, 16),
+    "product 128 to 384 at 4x4": lambda: layer(conv(2, 128, 384, 1), 128, 4),
+    "mean of 2x2, 64 at 32x32": lambda: layer(average_pool(2), 64, 32),
+    "double of 64 at 16x16": lambda: layer(nearest_upsample(), 64, 16),
     "norm, SiLU and dropout 32 at 32x32": lambda: layer(GroupNormSiLU(32, dropout=0.1), 32, 32),
     "norm, SiLU and dropout 64 at 16x16": lambda: layer(GroupNormSiLU(64, dropout=0.1), 64, 16),
 }

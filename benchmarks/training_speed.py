@@ -122,7 +122,9 @@ def section(
         f"ADM U-Net of width 32, widths 1 to 4 times that, two residual blocks a level, attention below the top level, "
         f"32 x 32, batch {batch_size}, dropout 0.1 (none in denoising-diffusion-pytorch, whose U-Net has none). A step "
         "is noise and times, forward, mean squared error, backward and fused AdamW. Peak memory is that of the tensors "
-        f"of a step in a process of its own. {LEFT_OUT}",
+        "of a step in a process of its own. The GEMM peak is what torch's product of two large matrices reaches; on "
+        "processors of AMD that is without AVX-512, so convolutions may be above it, as may products that Winograd's "
+        f"algorithm saves. {LEFT_OUT}",
         [
             Claim(f"training step, times as fast as the fastest peer ({best})", ratio(seconds, best, ours), 1.3),
             Claim(

@@ -66,7 +66,7 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
             f"{name} needs the compiled kernels, which are not available here; this program was compiled by PyTorch "
             f"where they were: compile it again, here or with {SWITCH}=0"
         )
-    kernels[name](*map(foreign, arguments), ctypes.c_int32(torch.get_num_threads()))
+    getattr(kernels, name)(*map(foreign, arguments), ctypes.c_int32(torch.get_num_threads()))
 
 
 def foreign(value: Tensor | int | float | None) -> Any:

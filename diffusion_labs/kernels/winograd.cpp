@@ -13,6 +13,7 @@ namespace {
 constexpr int TILE = 4;                  // outputs per side of a tile
 constexpr int WINDOW = 6;                // inputs per side of a tile: also the number of points
 constexpr int POINTS = WINDOW * WINDOW;  // products per tile
+constexpr int64_t FEW_TILES = 64;         // whose transforms fit the L2 cache, or about
 constexpr size_t SKEW = 16;              // keeps the rows of the transformed domain out of each other's cache sets
 
 // The points 0, +-a, +-b and infinity, with a b = 1: small constants, so little is lost to rounding.
@@ -195,33 +196,39 @@ void transform_gradient(const float* dy, const Shape& s, int64_t strip, float* m
   }
 }
 
-// Weights [out, in, 3, 3] to u[out / 16][point][in][16]. For the gradient of the data, `flipped`: the kernel turned by
-// half a turn, and its inputs and outputs exchanged.
-void transform_weight(const float* weight, int64_t in, int64_t out, bool flipped, float* u, int threads) {
+// Weights [out, in, 3, 3] of PANEL outputs, from `channel` on, to u[point][in][PANEL], for the inputs from `begin` to
+// `end`. For the gradient of the data, `flipped`: the kernel turned by half a turn, its inputs and outputs exchanged.
+void transform_weight(const float* weight, int64_t in, int64_t out, bool flipped, int64_t channel, int64_t begin,
+                      int64_t end, float* u, const Points& at) {
   const int64_t in_step = flipped ? out * 9 : 9, out_step = flipped ? 9 : in * 9;
-#pragma omp parallel for collapse(2) num_threads(threads)
-  for (int64_t panel = 0; panel < out / PANEL; ++panel)
-    for (int64_t c = 0; c < in; ++c) {
-      const float* source = weight + panel * PANEL * out_step + c * in_step;
-      for (int half = 0; half < PANEL; half += LANES) {
-        Vector g[9];  // the last four overlap those before, as there is nothing to read after them
-        for (int k : {0, 4, 5}) load_pixels(source + half * out_step + k, out_step, g + k);
-        if (flipped) std::reverse(g, g + 9);
-        Vector columns[WINDOW][3];
-        for (int j = 0; j < 3; ++j) {
-          const Vector column[3] = {g[j], g[3 + j], g[6 + j]};
-          Vector points[WINDOW];
-          weight_transform(column, points);
-          for (int i = 0; i < WINDOW; ++i) columns[i][j] = points[i];
-        }
-        for (int i = 0; i < WINDOW; ++i) {
-          Vector points[WINDOW];
-          weight_transform(columns[i], points);
-          for (int j = 0; j < WINDOW; ++j)
-            store(u + ((panel * POINTS + i * WINDOW + j) * in + c) * PANEL + half, points[j]);
-        }
+  for (int64_t c = begin; c < end; ++c)
+    for (int64_t lane = 0; lane < PANEL; lane += LANES) {
+      const float* source = weight + (channel + lane) * out_step + c * in_step;
+      Vector g[9];  // the last four overlap those before, as there is nothing to read after them
+      for (int k : {0, 4, 5}) load_pixels(source + k, out_step, g + k);
+      if (flipped) std::reverse(g, g + 9);
+      Vector columns[WINDOW][3];
+      for (int j = 0; j < 3; ++j) {
+        const Vector column[3] = {g[j], g[3 + j], g[6 + j]};
+        Vector points[WINDOW];
+        weight_transform(column, points);
+        for (int i = 0; i < WINDOW; ++i) columns[i][j] = points[i];
+      }
+      for (int i = 0; i < WINDOW; ++i) {
+        Vector points[WINDOW];
+        weight_transform(columns[i], points);
+        float* target = u + i * WINDOW * at.point() + at.at(lane, c);
+        for (int j = 0; j < WINDOW; ++j) store(target + j * at.point(), points[j]);
       }
     }
+}
+
+// Rows of tiles of all points, v, times the weights of a panel, u, to m.
+void multiply(int rows, const float* v, const Points& inputs, const float* u, const Points& weights, float* m,
+              const Points& outputs) {
+  for (int p = 0; p < POINTS; ++p)
+    product<PANEL, 1>(rows, v + p * inputs.point(), inputs.panel(), u + p * weights.point(), m + p * outputs.point(),
+                      (int)(inputs.channels / PANEL), PANEL, false);
 }
 
 // Strips per block: about `tiles` tiles, and as many blocks for one thread as for another.
@@ -236,31 +243,50 @@ int64_t block_size(const Shape& s, int64_t tiles, int threads) {
 extern "C" {
 
 // y[batch, out, height, width] = x[batch, in, height, width] * weight[out, in, 3, 3] + bias[out]; without bias if null.
+// Threads share the tiles, in blocks; or, where there are few, the channels of the output: then the weights, of which
+// there are more than of anything else, are transformed where they are needed and stay in a cache.
 void winograd_convolution(const float* x, const float* weight, const float* bias, float* y, int64_t batch, int64_t in,
                           int64_t out, int64_t height, int64_t width, int64_t flipped, int64_t block_tiles,
                           int32_t threads) {
   const Shape s{batch, height, width};
-  Buffer u = allocate(POINTS * in * out);
-  transform_weight(weight, in, out, flipped, u.get(), threads);
-
-  const int64_t strips = block_size(s, block_tiles, threads), tiles = strips * s.tiles_per_strip();
-  const Points inputs{in, tiles}, outputs{PANEL, tiles};
+  const int64_t panels = out / PANEL, row = s.tiles_per_strip(), all = s.strips() * row;
+  const bool few = all <= FEW_TILES && panels >= threads;
+  const int64_t strips = few ? s.strips() : block_size(s, block_tiles, threads);
+  const Points inputs{in, strips * row}, outputs{PANEL, strips * row}, weights{PANEL, in};
+  Buffer all_v = allocate(few ? inputs.size() : 0), all_u = allocate(few ? 0 : panels * weights.size());
 #pragma omp parallel num_threads(threads)
   {
-    Buffer v = allocate(inputs.size()), m = allocate(outputs.size()), window = allocate(WINDOW * (width + 2) * LANES);
+    Buffer window = allocate(WINDOW * (width + 2) * LANES), m = allocate(outputs.size());
+    if (few) {
+      Buffer u = allocate(weights.size());
+#pragma omp for
+      for (int64_t strip = 0; strip < strips; ++strip)
+        transform_input(x, s, strip, (Vector*)window.get(), all_v.get(), inputs, strip * row);
 #pragma omp for schedule(dynamic)
-    for (int64_t begin = 0; begin < s.strips(); begin += strips) {
-      const int64_t end = std::min(begin + strips, s.strips());
-      const int rows = (int)((end - begin) * s.tiles_per_strip());
-      for (int64_t strip = begin; strip < end; ++strip)
-        transform_input(x, s, strip, (Vector*)window.get(), v.get(), inputs, (strip - begin) * s.tiles_per_strip());
-      for (int64_t channel = 0; channel < out; channel += PANEL) {
-        const float* weights = u.get() + channel * POINTS * in;
-        for (int p = 0; p < POINTS; ++p)
-          product<PANEL, 1>(rows, v.get() + p * inputs.point(), inputs.panel(), weights + p * in * PANEL,
-                            m.get() + p * outputs.point(), (int)(in / PANEL), PANEL, false);
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        transform_weight(weight, in, out, flipped, panel * PANEL, 0, in, u.get(), weights);
+        multiply((int)all, all_v.get(), inputs, u.get(), weights, m.get(), outputs);
+        for (int64_t strip = 0; strip < strips; ++strip)
+          transform_output(m.get(), outputs, strip * row, bias, s, strip, out, panel * PANEL, y);
+      }
+    } else {
+      Buffer v = allocate(inputs.size());
+#pragma omp for collapse(2)
+      for (int64_t panel = 0; panel < panels; ++panel)
+        for (int64_t c = 0; c < in; c += PANEL)
+          transform_weight(weight, in, out, flipped, panel * PANEL, c, c + PANEL, all_u.get() + panel * weights.size(),
+                           weights);
+#pragma omp for schedule(dynamic)
+      for (int64_t begin = 0; begin < s.strips(); begin += strips) {
+        const int64_t end = std::min(begin + strips, s.strips());
         for (int64_t strip = begin; strip < end; ++strip)
-          transform_output(m.get(), outputs, (strip - begin) * s.tiles_per_strip(), bias, s, strip, out, channel, y);
+          transform_input(x, s, strip, (Vector*)window.get(), v.get(), inputs, (strip - begin) * row);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          multiply((int)((end - begin) * row), v.get(), inputs, all_u.get() + panel * weights.size(), weights, m.get(),
+                   outputs);
+          for (int64_t strip = begin; strip < end; ++strip)
+            transform_output(m.get(), outputs, (strip - begin) * row, bias, s, strip, out, panel * PANEL, y);
+        }
       }
     }
   }
