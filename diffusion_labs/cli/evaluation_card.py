@@ -22,7 +22,8 @@ from diffusion_labs.metrics import (
 )
 from diffusion_labs.recipes.any_images import AnyImages, load_images
 from diffusion_labs.recipes.drawing import draw
-from diffusion_labs.recipes.run import RUN_FILE, load_run, read_run
+from diffusion_labs.recipes.run import load_run, read_run
+from diffusion_labs.recipes.stages import RUN_FILE
 from diffusion_labs.recipes.wanted import check_complete
 
 CLASSIFIED = 10_000  # real images that a classifier is trained on, if there are as many
