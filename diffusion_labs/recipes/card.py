@@ -52,9 +52,26 @@ def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = No
 def _measures(card: dict[str, Any]) -> str:
     rows = {"measure": f"samples ({card['level']:.0%} interval) | other real images"}
     for key, found in card["measures"].items():
-        rows[key] = f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g}) | {found['real']:.5g}"
+        rows[key] = f"{_interval(found)} | {found['real']:.5g}"
+    if "clip_score" in card:
+        found = card["clip_score"]
+        rows["CLIP score"] = f"{_interval(found)} | {found['real']:.5g}"
     text = f"{card['count']} samples beside as many real images, in features of {card['extractor']}."
-    return f"{text}\n\n{_table(rows)}"
+    parts = [text, _table(rows)]
+    if "bits_per_dimension" in card:
+        found = card["bits_per_dimension"]
+        parts.append(f"Bits per dimension of {found['images']} real images: {_interval(found)}.")
+    if "loss_per_level" in card:
+        found = card["loss_per_level"]
+        levels = {"log-SNR": "squared error of clean data | of noise"}
+        for row in found["levels"]:
+            levels[f"{row['log_snr']:.2f}"] = f"{_interval(row['x0'])} | {_interval(row['noise'])}"
+        parts += [f"At noise levels, of the {found['of']} of {found['images']} real images:", _table(levels)]
+    return "\n\n".join(parts)
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g})"
 
 
 def _table(rows: dict[str, str]) -> str:

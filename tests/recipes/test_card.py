@@ -17,6 +17,19 @@ MEASURED = {
     "level": 0.95,
     "extractor": "a classifier",
     "measures": {"frechet_distance": {"value": 1.5, "low": 1.25, "high": 1.75, "real": 0.5}},
+    "clip_score": {"clip": "a", "value": 30.5, "low": 30.0, "high": 31.0, "real": 33.0},
+    "bits_per_dimension": {"images": 7, "value": 3.5, "low": 3.25, "high": 3.75},
+    "loss_per_level": {
+        "images": 9,
+        "of": "pixels",
+        "levels": [
+            {
+                "log_snr": -8.0,
+                "x0": {"value": 0.5, "low": 0.25, "high": 0.75},
+                "noise": {"value": 0.125, "low": 0.0, "high": 0.25},
+            }
+        ],
+    },
 }
 
 
@@ -30,6 +43,9 @@ def test_a_converted_run_has_a_card_and_draws_as_the_run(digits_run: Path, tmp_p
     assert metadata["license"] == "mit"
     assert metadata["library_name"] == "diffusion_labs"
     assert "| frechet_distance | 1.5 (1.25 to 1.75) | 0.5 |" in card
+    assert "| CLIP score | 30.5 (30 to 31) | 33 |" in card
+    assert "Bits per dimension of 7 real images: 3.5 (3.25 to 3.75)." in card
+    assert "| -8.00 | 0.5 (0.25 to 0.75) | 0.125 (0 to 0.25) |" in card
     assert "| steps | `6` |" in card
     made: dict[str, torch.Tensor] = {}
     exec(card.split("```")[1].removeprefix("python\n"), made)
