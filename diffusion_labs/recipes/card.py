@@ -5,17 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_labs.recipes.catalogue import RECIPES
+from diffusion_labs.recipes.kinds import sizes_of
+from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.run import read_run
 
 EVALUATION = "evaluation.json"  # what `diffusion-labs evaluate` writes
 
-USE = """```python
+DRAW = """```python
 from diffusion_labs.recipes.drawing import draw
 from diffusion_labs.recipes.opened import open_model
 from diffusion_labs.recipes.wanted import wanted
 
 model, sizes = open_model({name!r})
-images = draw(model, sizes, wanted(sizes, None, None, count=8), seed=0)
+images = draw(model, sizes, wanted(sizes, None, {prompt}, count=8), seed=0)
+```"""
+OPEN = """```python
+from diffusion_labs.recipes.opened import open_model
+
+model, sizes = open_model({name!r})
 ```"""
 
 
@@ -29,16 +36,19 @@ def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = No
 
     Raises:
         CheckpointError: if it is not the folder of a run.
+        ValueError: if it does not describe a model.
     """
     run, name = read_run(run_dir), name or run_dir.name
     recipe, arguments = run["recipe"], run["arguments"]
-    evaluation = run_dir / EVALUATION
+    evaluation, sizes = run_dir / EVALUATION, sizes_of(run["model"])
+    task = task_of(sizes)
+    metadata = {"library_name": "diffusion_labs", **({"pipeline_tag": task} if task else {}), "license": license}
     parts = [
-        f"---\nlibrary_name: diffusion_labs\npipeline_tag: unconditional-image-generation\nlicense: {license}\n---",
+        "\n".join(["---", *(f"{key}: {value}" for key, value in metadata.items()), "---"]),
         f"# {name}",
         f"A diffusion model of the recipe `{recipe}` of diffusion_labs: {RECIPES.get(recipe, 'not in this version')}.",
         "## Use",
-        USE.format(name=name),
+        _use(sizes, name),
         "## Training",
         _table({"argument": "value", **{key: f"`{value}`" for key, value in arguments.items()}}),
         "## Evaluation",
@@ -47,6 +57,22 @@ def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = No
         "It draws what its data show, with their faults and gaps, and may draw copies of them. Nothing filters it.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def task_of(sizes: Any) -> str | None:
+    """The task of a model, by the hub's names, which have none for classes alone; ``None`` if it draws no images."""
+    if not isinstance(sizes, ModelSizes):
+        return None
+    if sizes.known:
+        return "image-to-image"
+    return "text-to-image" if "caption" in sizes.conditions else "unconditional-image-generation"
+
+
+def _use(sizes: Any, name: str) -> str:
+    """The code that draws from a model, or opens one that needs more than can be said here."""
+    if task_of(sizes) in (None, "image-to-image"):
+        return OPEN.format(name=name)
+    return DRAW.format(name=name, prompt=repr("a caption") if "caption" in sizes.conditions else None)
 
 
 def _measures(card: dict[str, Any]) -> str:
