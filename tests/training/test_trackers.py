@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -297,6 +298,35 @@ def test_mlflow_has_one_run_with_each_step_once(tracked: SimpleNamespace, tmp_pa
     pictures = {int(path.split("+step+")[1].split("+")[0]): path for path in paths}
     assert (sorted(pictures), len(paths)) == (SHOWN, len(SHOWN))
     assert shown_last(tracked, Path(client.download_artifacts(run.info.run_id, pictures[12], str(tmp_path))))
+
+
+def test_mlflow_without_its_store_costs_the_training_nothing(make_experiment, tmp_path, monkeypatch) -> None:
+    """As if the disk of the store were gone for a while: it gets what it missed when the run is resumed."""
+    need("mlflow")
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    expected = train(make_experiment(), tmp_path / "plain", OPTIONS)
+
+    def gone() -> None:
+        if not (tmp_path / "away").exists():
+            (tmp_path / "store").rename(tmp_path / "away")
+
+    experiment = make_experiment()
+    experiment.batches = DyingBatches(experiment.batches, 10, gone)
+    with pytest.warns(UserWarning, match="'mlflow' failed at step 6: .*store.*; training goes on") as warned:
+        state = train(experiment, tmp_path / "run", OPTIONS, named_trackers(["mlflow"]))
+    assert len([warning for warning in warned if "'mlflow'" in str(warning.message)]) == 1
+    assert_equal_states(state.state_dict(), expected.state_dict())
+
+    shutil.rmtree(tmp_path / "store", ignore_errors=True)
+    (tmp_path / "away").rename(tmp_path / "store")
+    train(make_experiment(), tmp_path / "run", OPTIONS, named_trackers(["mlflow"]))  # at its end already
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("diffusion-labs").experiment_id])
+    assert sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "loss")) == LOGGED
+    assert run.info.status == "FINISHED"
 
 
 @pytest.mark.slow  # MLflow lays out its tables for some seconds
