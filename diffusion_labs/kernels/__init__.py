@@ -2,6 +2,7 @@
 
 import torch
 
+from diffusion_labs.kernels.attention import attention
 from diffusion_labs.kernels.convolution import convolution_3x3
 from diffusion_labs.kernels.normalisation import fits_norm_silu, norm_silu
 from diffusion_labs.kernels.pointwise import pointwise_convolution
@@ -14,6 +15,7 @@ PRODUCTS = (  # what takes long to compute again
 
 __all__ = [
     "PRODUCTS",
+    "attention",
     "average_pool",
     "convolution_3x3",
     "fits_norm_silu",

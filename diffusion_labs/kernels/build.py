@@ -20,7 +20,10 @@ from torch import Tensor
 
 from diffusion_labs.compilation import constant
 
-SOURCES = ("vector.h", "product.h", "memory.h", "winograd.cpp", "pointwise.cpp", "norm.cpp", "resampling.cpp")
+SOURCES = (
+    *("vector.h", "exponential.h", "product.h", "memory.h"),
+    *("winograd.cpp", "pointwise.cpp", "attention.cpp", "norm.cpp", "resampling.cpp"),
+)
 FLAGS = ("-std=c++17", "-O3", "-mavx2", "-mfma", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
 INSTRUCTIONS = {"AVX2": (), "AVX512": ("-mavx512f", "-mavx512dq")}  # more flags, by what torch says of the processor
 SWITCH = "DIFFUSION_LABS_KERNELS"

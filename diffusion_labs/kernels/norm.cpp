@@ -7,29 +7,15 @@
 #include <algorithm>
 #include <cmath>
 
-#include "vector.h"
+#include "exponential.h"
 
 namespace {
 
-typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Naturals __attribute__((vector_size(4 * LANES)));
-
-constexpr float ROUND = 12582912.f;  // 1.5 2^23: adding it rounds to an integer, which its last bits then hold
-
-// e^x = 2^n e^r with |r| <= ln(2) / 2, where a polynomial of degree 6 is exact to a rounding error.
-inline Vector exponential(Vector x) {
-  const Vector least = broadcast(-87.f), most = broadcast(87.f);
-  const Vector raised = x > least ? x : least, bounded = raised < most ? raised : most;
-  const Vector rounded = bounded * 1.44269504f + ROUND, n = rounded - ROUND;
-  const Vector r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
-  const Vector p =
-      1 + r * (1 + r * (1.f / 2 + r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r * (1.f / 720))))));
-  return p * (Vector)(((Integers)rounded + 127) << 23);  // the shift leaves of ROUND nothing
-}
 
 inline Vector sigmoid(Vector z) { return 1 / (1 + exponential(-z)); }
 
-// Which of the elements index .. index + 7 stay: a hash of their number and the seed, compared with the rate. Its
+// Which of the LANES elements from `index` on stay: a hash of their number and the seed, compared with the rate. Its
 // multipliers are those of MurmurHash3's finaliser. `random_mask` in normalisation.py is the same.
 struct Mask {
   uint32_t low, high, threshold;

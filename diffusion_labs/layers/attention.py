@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from diffusion_labs import kernels
 
 SplitHeads = Callable[[Tensor, int, int], tuple[Tensor, ...]]
 
@@ -98,4 +99,4 @@ def attention(
     """
     if mask is not None:
         mask = mask.reshape(len(mask), 1, -1, mask.shape[-1])
-    return F.scaled_dot_product_attention(q, k, v, mask)
+    return kernels.attention(q, k, v, mask)
