@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # Two workers of one thread each beat one process of two threads on small models; add -k NAME to choose tests
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 ARGS ?=
 RUN = $(PYTHON) scripts/bootstrap.py
 

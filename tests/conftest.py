@@ -39,14 +39,16 @@ def eager_jaxtyped(*args: Any, jaxtyped: Any = jaxtyping.jaxtyped, **options: An
 # The tests of the kernels switch them on; `DIFFUSION_LABS_KERNELS=1 pytest` does so for all tests.
 os.environ.setdefault("DIFFUSION_LABS_KERNELS", "0")
 
+# The workers share the cores, and so do the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 # Before the first import of the package: its annotations become run-time checks.
 jaxtyping.jaxtyped = eager_jaxtyped
 jaxtyping.config.disabled = vars(jaxtyping.config).pop("jaxtyping_disable")
 jaxtyping.config.__class__ = EagerShapeChecks
 jaxtyping.install_import_hook("diffusion_labs", "tests.type_checker.check")
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores
 
 # The same examples in every run, with no deadline for a busy machine.
 hypothesis.settings.register_profile("diffusion_labs", derandomize=True, deadline=None)
@@ -69,6 +71,15 @@ def fresh_compiler():
 def seed():
     """Start each test from the same random state, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Leave as many threads as there were: two workers of two threads each wait for each other most of the time."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 def pytest_collection_finish() -> None:

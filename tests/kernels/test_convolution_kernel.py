@@ -31,21 +31,17 @@ def used(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_outputs_and_gradients_equal_those_in_float64(shape: tuple[int, ...], threads: int) -> None:
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        inputs = [value.requires_grad_() for value in tensors(*shape)]
-        exact = [value.detach().double().requires_grad_() for value in inputs]
-        assert used(*inputs)
-        y, y_exact = convolution_3x3(*inputs), F.conv2d(*exact, padding=1)
-        dy = torch.randn_like(y)
-        assert error(y, y_exact) < TOLERANCE
-        for value, expected in zip(
-            torch.autograd.grad(y, inputs, dy), torch.autograd.grad(y_exact, exact, dy.double()), strict=True
-        ):
-            assert error(value, expected) < TOLERANCE
-    finally:
-        torch.set_num_threads(before)
+    inputs = [value.requires_grad_() for value in tensors(*shape)]
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    assert used(*inputs)
+    y, y_exact = convolution_3x3(*inputs), F.conv2d(*exact, padding=1)
+    dy = torch.randn_like(y)
+    assert error(y, y_exact) < TOLERANCE
+    for value, expected in zip(
+        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(y_exact, exact, dy.double()), strict=True
+    ):
+        assert error(value, expected) < TOLERANCE
 
 
 def test_gradients_of_gradients_equal_those_in_float64() -> None:

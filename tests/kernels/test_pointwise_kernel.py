@@ -35,22 +35,18 @@ def definition(x: Tensor, weight: Tensor, bias: Tensor, from_tokens: bool, to_to
 def test_outputs_and_gradients_equal_those_in_float64(
     shape: tuple[int, ...], from_tokens: bool, to_tokens: bool, threads: int
 ) -> None:
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        inputs = [value.requires_grad_() for value in tensors(*shape, from_tokens)]
-        exact = [value.detach().double().requires_grad_() for value in inputs]
-        y = pointwise_convolution(*inputs, from_tokens=from_tokens, to_tokens=to_tokens)
-        y_exact = definition(*exact, from_tokens, to_tokens)
-        assert fits(inputs[0], inputs[1], from_tokens)
-        assert error(y, y_exact) < TOLERANCE
-        dy = torch.randn_like(y)
-        for value, expected in zip(
-            torch.autograd.grad(y, inputs, dy), torch.autograd.grad(y_exact, exact, dy.double()), strict=True
-        ):
-            assert error(value, expected) < TOLERANCE
-    finally:
-        torch.set_num_threads(before)
+    inputs = [value.requires_grad_() for value in tensors(*shape, from_tokens)]
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    y = pointwise_convolution(*inputs, from_tokens=from_tokens, to_tokens=to_tokens)
+    y_exact = definition(*exact, from_tokens, to_tokens)
+    assert fits(inputs[0], inputs[1], from_tokens)
+    assert error(y, y_exact) < TOLERANCE
+    dy = torch.randn_like(y)
+    for value, expected in zip(
+        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(y_exact, exact, dy.double()), strict=True
+    ):
+        assert error(value, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize(("from_tokens", "to_tokens"), LAYOUTS)
