@@ -242,8 +242,8 @@ show(draw(system, latent[0].shape, labels), columns=12)
 show(draw(patches, real[0].shape, labels[: 4 * 12]), columns=12)
 
 # %% [markdown]
-# The noise of pixels, that of single ones too, is the diffusion model's to remove. In latents most of that is the decoder's, which
-# has learnt to make clean images in the first stage.
+# They are grainy: here the noise of every pixel is the diffusion model's to remove. Latents go through a decoder that has learnt to
+# make clean images, if a little soft ones.
 #
 # A classifier that was trained on the real images tells how many are the digit that was asked for.
 
@@ -260,6 +260,9 @@ for guidance_scale in (4.0, 1.0, 2.0):
     print("guidance scale {:g}: from latents {:.1%}, from patches {:.1%}".format(guidance_scale, *shares))
 
 # %% [markdown]
+# At the same price, samples from latents are recognised more often, unless there is so much guidance that all are. Guidance
+# has a price of its own, as the first tutorial showed: samples become more alike.
+#
 # ## From one image to another
 #
 # There are three ways. The rows: two held-out digits mixed pixel by pixel; their latents mixed, and decoded; and the way through
