@@ -134,8 +134,8 @@ def fit(objective, model, data, batch_size, updates):
 # Two Transformers, one for images and one for texts, each with one embedding of length 1 as its output. In a batch, each image
 # shall be nearest to its own caption, and each caption to its own image ([CLIP](https://arxiv.org/abs/2103.00020), section 2.3):
 #
-# $$L = -\tfrac{1}{2b} \sum_i \Big( \log \frac{e^{s \langle x_i, y_i \rangle}}{\sum_j e^{s \langle x_i, y_j \rangle}} + \log
-# \frac{e^{s \langle x_i, y_i \rangle}}{\sum_j e^{s \langle x_j, y_i \rangle}} \Big)$$
+# $$L = -\frac{1}{2b} \sum_i \left( \log \frac{e^{s \langle x_i, y_i \rangle}}{\sum_j e^{s \langle x_i, y_j \rangle}} +
+# \log \frac{e^{s \langle x_i, y_i \rangle}}{\sum_j e^{s \langle x_j, y_i \rangle}} \right)$$
 #
 # Here other images of a batch show the same digit, and their captions are right as well: `group_field` says so. Captions are
 # read byte by byte, so there is nothing to download.
