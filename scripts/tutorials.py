@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--text", action="store_true", help="run nothing: only bring changed text into the notebooks")
     arguments = parser.parse_args()
     names = arguments.names or sorted(path.stem for path in TUTORIALS.glob("*.py"))
+    # tqdm says, with a path of this machine, that a notebook could have widgets
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     # The kernel finds this clone's package, whichever is installed
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     for name in names:

@@ -407,4 +407,5 @@ show(draw(loaded, labels), columns=4)
 #   `FlowPredictor(schedule)`, `dit(...)` in place of the U-Net. Nothing else changes.
 # - `diffusion-labs train mnist` is such a training as one command, with a deeper network, a log, and checkpoints from which
 #   it goes on to the bit.
-# - The next tutorial: [From one CPU to many GPUs](many_gpus.ipynb).
+# - The next tutorials: [Latent diffusion in 100 lines](latent_diffusion.ipynb), [DALL-E 2 from parts](dalle2_from_parts.ipynb),
+#   [From one CPU to many GPUs](many_gpus.ipynb).

@@ -51,6 +51,28 @@ def test_mnist_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "mnist-model" / "config.json").exists()
 
 
+def test_latent_diffusion_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run("latent_diffusion", tmp_path, monkeypatch)
+    for losses in (found["autoencoder_losses"], found["losses"], found["patch_losses"]):
+        assert sum(losses[-5:]) < 0.98 * sum(losses[:5])
+    assert (tmp_path / "latent-digits" / "config.json").exists()
+
+
+def test_latent_diffusion_is_a_hundred_lines() -> None:
+    """As its title says: of code in cells, without blank lines and what Colab installs."""
+    _, *cells = [text for kind, text in cells_of(ROOT / "docs" / "tutorials" / "latent_diffusion.py") if kind == "code"]
+    assert 90 <= sum(1 for cell in cells for line in cell.split("\n") if line.strip()) <= 120
+
+
+def test_dalle2_from_parts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    found = run("dalle2_from_parts", tmp_path, monkeypatch)
+    for part in ("clip", "prior", "decoder", "upsampler"):
+        losses = found[f"{part}_losses"]
+        assert sum(losses[-5:]) < 0.98 * sum(losses[:5]), part
+    assert (tmp_path / "dalle2-digits" / "config.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 def test_many_gpus_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
