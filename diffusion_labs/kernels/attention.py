@@ -10,7 +10,7 @@ from diffusion_labs.kernels.choice import suited
 
 PANEL = 16  # keys, and channels of a head: a multiple of them is computed at once
 QUERIES = 4  # likewise
-LEAST_SIZE = 2**16  # scores, with fewer of which calling the kernel costs what is saved
+LEAST_SIZE = 2**12  # scores, with fewer of which calling the kernel costs what is saved
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from diffusion_labs.kernels.choice import suited
 
 CHANNELS = 16  # a multiple of them is computed at once
 TILE = 4  # pixels per side of a tile
-LEAST_TILES = 16  # with fewer, transforming the weights costs what is saved
+LEAST_TILES = 4  # with fewer, transforming the weights costs what is saved
 BLOCK = 24  # tiles, whose transforms fit the L2 cache
 GRADIENT_BLOCK = 48  # more, as the gradients of all weights are read and written for each block
 

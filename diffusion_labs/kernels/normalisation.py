@@ -11,7 +11,7 @@ from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
 
 LANES = 16  # numbers in the largest register
-LEAST_SIZE = 2**17  # with fewer numbers, calling the kernel costs what is saved
+LEAST_SIZE = 2**15  # with fewer numbers, calling the kernel costs what is saved
 HASH_BITS = 2**32 - 1
 
 

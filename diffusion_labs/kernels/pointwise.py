@@ -12,7 +12,7 @@ from diffusion_labs.kernels.choice import suited
 
 CHANNELS = 16  # a multiple of them is computed at once
 POSITIONS = 4  # likewise
-LEAST_SIZE = 2**18  # products, with fewer of which calling the kernel costs what is saved
+LEAST_SIZE = 2**21  # products, with fewer of which calling the kernel costs what is saved
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor, *, from_tokens: bool, to_tokens: bool) -> Tensor:
