@@ -275,7 +275,12 @@ from .training import VQObjective as VQObjective
 from .training import absolute_error as absolute_error
 from .training import squared_error as squared_error
 from .training import Objective as Objective
+from .training import MLflowTracker as MLflowTracker
+from .training import TrackedRun as TrackedRun
+from .training import Tracker as Tracker
+from .training import TrackioTracker as TrackioTracker
 from .training import TrainOptions as TrainOptions
+from .training import WandbTracker as WandbTracker
 from .training import WarmupCosine as WarmupCosine
 from .training import post_hoc_ema as post_hoc_ema
 from .training import train as train

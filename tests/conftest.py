@@ -1,5 +1,6 @@
 """Set-up of every test: shape checks, threads, and a compiler without memory."""
 
+import gc
 import os
 import sys
 from typing import Any
@@ -68,3 +69,9 @@ def fresh_compiler():
 def seed():
     """Start each test from the same random state, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the ten thousand tests out of each later search for garbage."""
+    gc.collect()
+    gc.freeze()

@@ -65,7 +65,8 @@ def convert(
     from diffusion_labs.pretrained import save_pretrained
     from diffusion_labs.recipes.card import model_card
     from diffusion_labs.recipes.kinds import described
-    from diffusion_labs.recipes.run import RUN_FILE, load_run, read_run
+    from diffusion_labs.recipes.run import load_run, read_run
+    from diffusion_labs.recipes.stages import RUN_FILE
 
     if preset is not None:
         choose("preset", preset, PRESETS)

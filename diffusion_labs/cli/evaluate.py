@@ -25,6 +25,9 @@ def evaluate_samples(
     guidance_scale: float = 1.0,
     seed: int = 0,
     level: float = 0.95,
+    levels: int | None = None,
+    likelihood: int | None = None,
+    clip: Path | None = None,
     out: Path | None = None,
     device: str = "cpu",
 ) -> None:
@@ -43,11 +46,18 @@ def evaluate_samples(
         guidance_scale: 1 follows the model.
         seed: of the first sample, the choice of real images, and the classifier.
         level: of the confidence intervals.
+        levels: noise levels at which the loss of a run's model is measured, on the reference, without guidance; 10 if
+            not given, 0 for none.
+        likelihood: images of the reference whose bits per dimension are measured, under a run's model of pixels without
+            guidance. Slow: a few hundred calls of the network, with gradients, for each.
+        clip: folder of a CLIP of transformers, for the score of samples and the captions they were drawn from. Best not
+            the one that the model was trained with.
         out: file of the card; evaluation.json in the folder if not given.
         device: where to compute.
     """
     from diffusion_labs.cli.evaluation_card import evaluated, table
     from diffusion_labs.cli.mistakes import MISTAKES
+    from diffusion_labs.cli.model_measures import Wanted, model_table
     from diffusion_labs.files import write_json
     from diffusion_labs.recipes.card import EVALUATION
 
@@ -55,11 +65,22 @@ def evaluate_samples(
         raise UserError(f"--count ({count}) and --steps ({steps}) must be at least 1")
     try:
         evaluation, card = evaluated(
-            source, reference, features, count, size, steps, guidance_scale, seed, level, device
+            source,
+            reference,
+            features,
+            count,
+            size,
+            steps,
+            guidance_scale,
+            seed,
+            level,
+            device,
+            Wanted(levels, likelihood, clip),
         )
     except MISTAKES as error:
         raise UserError(str(error)) from error
     path = out or source / EVALUATION
     write_json(path, card)
     print(table(evaluation))
+    print(model_table(card), end="")
     print(path)

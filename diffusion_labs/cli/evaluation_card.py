@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.cli import UserError
+from diffusion_labs.cli.model_measures import Wanted, noised, score_by_clip
 from diffusion_labs.files import tensors_sha256
 from diffusion_labs.metrics import (
     ClassifierFeatures,
@@ -22,7 +23,8 @@ from diffusion_labs.metrics import (
 )
 from diffusion_labs.recipes.any_images import AnyImages, load_images
 from diffusion_labs.recipes.drawing import draw
-from diffusion_labs.recipes.run import RUN_FILE, load_run, read_run
+from diffusion_labs.recipes.run import load_run, read_run
+from diffusion_labs.recipes.stages import RUN_FILE
 from diffusion_labs.recipes.wanted import check_complete
 
 CLASSIFIED = 10_000  # real images that a classifier is trained on, if there are as many
@@ -39,9 +41,11 @@ def evaluated(
     seed: int,
     level: float,
     device: str,
+    asked: Wanted,
 ) -> tuple[Evaluation, dict[str, Any]]:
     """What was measured, and the card of it; see ``diffusion_labs.cli.evaluate`` for the arguments."""
     drawn = (source / RUN_FILE).is_file()
+    more: dict[str, Any] = {}
     read = max(2 * count, CLASSIFIED) if features == "classifier" else 2 * count
     if drawn:
         model, sizes = load_run(source, device)
@@ -51,6 +55,8 @@ def evaluated(
             raise UserError(f"--size is {size}, but the model draws {height} pixels; leave it out")
         real = load_images(reference, height, channels, count=read, seed=seed)
         wanted = conditions_like(real, sizes, count, seed)
+        data = noised(model, sizes, real, max(count, asked.likelihood or 0), seed)
+        asked.check(sizes, data, real)
         samples = draw(
             model, sizes, wanted, seed=seed, guidance_scale=guidance_scale, steps=steps, progress_bar=True
         ).cpu()
@@ -64,7 +70,11 @@ def evaluated(
             "seeds": [seed, seed + count - 1],
             "dtype": str(samples.dtype).removeprefix("torch."),
         }
+        more = asked.measure(sampler, data, count, seed, level)
+        if asked.clip is not None:
+            more["clip_score"] = score_by_clip(asked.clip, samples, real, chosen_like(real, count, seed), level, device)
     else:
+        asked.check_folder(source)
         if size is None:
             raise UserError(f"{source} is no run; give --size, to which its images and those of --reference are scaled")
         channels = 3
@@ -74,6 +84,7 @@ def evaluated(
     evaluation = evaluate(samples, real.images, extractor(features, real, seed, device), level=level, seed=seed)
     card = {
         **evaluation.as_data(),
+        **more,
         "samples": how,
         "reference": {
             "path": str(reference),
@@ -86,9 +97,14 @@ def evaluated(
     return evaluation, json.loads(json.dumps(card))
 
 
+def chosen_like(real: AnyImages, count: int, seed: int) -> Tensor:
+    """The real images whose class or caption samples are drawn from: as many places, drawn at random."""
+    return torch.randint(len(real.images), (count,), generator=torch.Generator().manual_seed(seed))
+
+
 def conditions_like(real: AnyImages, sizes: Any, count: int, seed: int) -> Tensor | list[str]:
     """A class or caption for each sample, drawn from those of the real images."""
-    chosen = torch.randint(len(real.images), (count,), generator=torch.Generator().manual_seed(seed))
+    chosen = chosen_like(real, count, seed)
     if "caption" in sizes.conditions:
         if real.captions is None:
             raise UserError("this model draws what a caption says, and the reference has none; give one with captions")

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, make_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
+import tyro
 from docstring_parser import parse as parse_docstring
 
 from diffusion_labs.cli import UserError, fail, how_to_go_on
@@ -16,7 +17,15 @@ from diffusion_labs.cli.parsing import parse
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.run import has_checkpoint, prepare_run
-from diffusion_labs.training import CheckpointError, OptionError, Stopped, TrainOptions, find_device
+from diffusion_labs.training import (
+    CheckpointError,
+    OptionError,
+    Stopped,
+    TrackerError,
+    TrainOptions,
+    find_device,
+)
+from diffusion_labs.training.trackers import named_trackers
 
 
 def chosen_options(command: str, name: str, words: Sequence[str], kind: type = TrainOptions) -> dict[str, Any]:
@@ -38,6 +47,7 @@ def carry_out(command: str, name: str, words: Sequence[str], until: str | None =
     try:
         options = TrainOptions(**{option.name: chosen.pop(option.name) for option in fields(TrainOptions)})
         find_device(options.device)
+        named_trackers(options.track)  # whether their packages are there
         stages = prepare_run(name, chosen, run_dir, resume=options.resume)
         stages = stages if until is None else stages.until(until)
         if options.resume and not has_checkpoint(run_dir):
@@ -46,7 +56,7 @@ def carry_out(command: str, name: str, words: Sequence[str], until: str | None =
         raise UserError(str(error)) from error
     try:
         stages.carry_out(run_dir, options)
-    except (DataError, CheckpointError, OptionError, OSError) as error:
+    except (DataError, CheckpointError, OptionError, TrackerError, OSError) as error:
         raise UserError(str(error)) from error
     except Stopped as stop:
         print(file=sys.stderr)  # below the bar
@@ -60,7 +70,8 @@ def carry_out(command: str, name: str, words: Sequence[str], until: str | None =
 def options_of(name: str, kind: Any = TrainOptions) -> type:
     """A dataclass with the arguments of a recipe, the fields of ``kind`` and, if it is trained, the run's folder."""
     recipe = find_recipe(name)
-    hints = {**get_type_hints(recipe), **get_type_hints(kind), "run_dir": Path}
+    several = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    hints = {**get_type_hints(recipe), **get_type_hints(kind), "run_dir": Path, "track": several}
     defaults: dict[str, Any] = {key: value.default for key, value in inspect.signature(recipe).parameters.items()}
     defaults |= {"run_dir": Path("runs") / name} if kind is TrainOptions else {}
     defaults |= {option.name: option.default for option in fields(kind)}
@@ -82,6 +93,6 @@ def docstring(recipe: Callable[..., Any], kind: type = TrainOptions) -> str:
         own.short_description or "",
         "",
         "Attributes:",
-        *(f"    {key}: {text}" for key, text in described),
+        *(f"    {key}: {' '.join((text or '').split())}" for key, text in described),
     ]
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from diffusion_labs.metrics.extractors import (
 )
 from diffusion_labs.metrics.frechet import FeatureStatistics, frechet_distance
 from diffusion_labs.metrics.inception_score import inception_score
-from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all
+from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all, mean_interval
 from diffusion_labs.metrics.kernel_distance import kernel_distance
 from diffusion_labs.metrics.likelihood import HutchinsonTrace, bits_per_dimension, exact_trace, log_likelihood
 from diffusion_labs.metrics.loss_per_level import LossPerLevel, loss_per_level
@@ -56,6 +56,7 @@ __all__ = [
     "log_likelihood",
     "log_probabilities",
     "loss_per_level",
+    "mean_interval",
     "merge_statistics",
     "nearest",
     "neighbour_measures",

@@ -22,6 +22,28 @@ class Interval(NamedTuple):
     high: float
 
 
+def mean_interval(values: Tensor, level: float = 0.95) -> Interval:
+    """The mean of independent values, with the interval ``mean -+ z s / sqrt(n)``.
+
+    It is that of the jackknife with a group for each value.
+
+    Args:
+        values: ``[n]``, at least two.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        ValueError: for fewer values, or another level.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level ({level}) must be in (0, 1)")
+    if len(values) < 2:
+        raise ValueError(f"values ({len(values)}) must be at least 2 for an interval")
+    values = values.double()
+    mean, error = values.mean().item(), values.std().item() / len(values) ** 0.5
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Interval(mean, mean - reach, mean + reach)
+
+
 def jackknife(
     measure: Callable[..., float],
     *data: Sequence[Tensor] | Tensor,

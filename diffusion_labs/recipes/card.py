@@ -5,17 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_labs.recipes.catalogue import RECIPES
+from diffusion_labs.recipes.kinds import sizes_of
+from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.run import read_run
 
 EVALUATION = "evaluation.json"  # what `diffusion-labs evaluate` writes
 
-USE = """```python
+DRAW = """```python
 from diffusion_labs.recipes.drawing import draw
 from diffusion_labs.recipes.opened import open_model
 from diffusion_labs.recipes.wanted import wanted
 
 model, sizes = open_model({name!r})
-images = draw(model, sizes, wanted(sizes, None, None, count=8), seed=0)
+images = draw(model, sizes, wanted(sizes, None, {prompt}, count=8), seed=0)
+```"""
+OPEN = """```python
+from diffusion_labs.recipes.opened import open_model
+
+model, sizes = open_model({name!r})
 ```"""
 
 
@@ -29,16 +36,19 @@ def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = No
 
     Raises:
         CheckpointError: if it is not the folder of a run.
+        ValueError: if it does not describe a model.
     """
     run, name = read_run(run_dir), name or run_dir.name
     recipe, arguments = run["recipe"], run["arguments"]
-    evaluation = run_dir / EVALUATION
+    evaluation, sizes = run_dir / EVALUATION, sizes_of(run["model"])
+    task = task_of(sizes)
+    metadata = {"library_name": "diffusion_labs", **({"pipeline_tag": task} if task else {}), "license": license}
     parts = [
-        f"---\nlibrary_name: diffusion_labs\npipeline_tag: unconditional-image-generation\nlicense: {license}\n---",
+        "\n".join(["---", *(f"{key}: {value}" for key, value in metadata.items()), "---"]),
         f"# {name}",
         f"A diffusion model of the recipe `{recipe}` of diffusion_labs: {RECIPES.get(recipe, 'not in this version')}.",
         "## Use",
-        USE.format(name=name),
+        _use(sizes, name),
         "## Training",
         _table({"argument": "value", **{key: f"`{value}`" for key, value in arguments.items()}}),
         "## Evaluation",
@@ -49,12 +59,45 @@ def model_card(run_dir: Path, *, license: str = "unknown", name: str | None = No
     return "\n\n".join(parts) + "\n"
 
 
+def task_of(sizes: Any) -> str | None:
+    """The task of a model, by the hub's names, which have none for classes alone; ``None`` if it draws no images."""
+    if not isinstance(sizes, ModelSizes):
+        return None
+    if sizes.known:
+        return "image-to-image"
+    return "text-to-image" if "caption" in sizes.conditions else "unconditional-image-generation"
+
+
+def _use(sizes: Any, name: str) -> str:
+    """The code that draws from a model, or opens one that needs more than can be said here."""
+    if task_of(sizes) in (None, "image-to-image"):
+        return OPEN.format(name=name)
+    return DRAW.format(name=name, prompt=repr("a caption") if "caption" in sizes.conditions else None)
+
+
 def _measures(card: dict[str, Any]) -> str:
     rows = {"measure": f"samples ({card['level']:.0%} interval) | other real images"}
     for key, found in card["measures"].items():
-        rows[key] = f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g}) | {found['real']:.5g}"
+        rows[key] = f"{_interval(found)} | {found['real']:.5g}"
+    if "clip_score" in card:
+        found = card["clip_score"]
+        rows["CLIP score"] = f"{_interval(found)} | {found['real']:.5g}"
     text = f"{card['count']} samples beside as many real images, in features of {card['extractor']}."
-    return f"{text}\n\n{_table(rows)}"
+    parts = [text, _table(rows)]
+    if "bits_per_dimension" in card:
+        found = card["bits_per_dimension"]
+        parts.append(f"Bits per dimension of {found['images']} real images: {_interval(found)}.")
+    if "loss_per_level" in card:
+        found = card["loss_per_level"]
+        levels = {"log-SNR": "squared error of clean data | of noise"}
+        for row in found["levels"]:
+            levels[f"{row['log_snr']:.2f}"] = f"{_interval(row['x0'])} | {_interval(row['noise'])}"
+        parts += [f"At noise levels, of the {found['of']} of {found['images']} real images:", _table(levels)]
+    return "\n\n".join(parts)
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g})"
 
 
 def _table(rows: dict[str, str]) -> str:

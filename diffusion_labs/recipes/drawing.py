@@ -1,7 +1,7 @@
 """Pictures of what a trained model can do, whatever kind of model it is."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ def settings(part: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(part, name, value)
+
+
+def guided_by(sampler: Any, guidance_scale: float) -> AbstractContextManager[None]:
+    """Set the guidance scale of a sampler's model for a while."""
+    guided = next((part for part in sampler.model.modules() if hasattr(part, "guidance_scale")), sampler.model)
+    return settings(guided, guidance_scale=guidance_scale)
 
 
 def draw(
@@ -66,12 +72,11 @@ def draw(
     if sampler is not None or grid is not None:
         model = with_sampler(model, sizes, sampler, grid)
     own: Any = sizes.sampler(model)
-    guided = next((part for part in own.model.modules() if hasattr(part, "guidance_scale")), own.model)
     device = next(model.parameters()).device
     images = []
     with (
         settings(own, eval_steps=steps or own.eval_steps, progress_bar=progress_bar),
-        settings(guided, guidance_scale=guidance_scale),
+        guided_by(own, guidance_scale),
     ):
         for first in range(0, len(wanted), batch_size):
             some = wanted[first : first + batch_size]

@@ -12,7 +12,7 @@ from diffusion_labs.data.batches import collect
 from diffusion_labs.files import tensors_sha256
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.stages import Before, Finished, Rehearsal, Stage
-from diffusion_labs.training import TrainOptions, find_device
+from diffusion_labs.training import Tracker, TrainOptions, find_device
 from diffusion_labs.training.log import progress_bar
 from diffusion_labs.training.world import current_world, local_device
 from diffusion_labs.transforms import NormalizeImages
@@ -59,7 +59,7 @@ def encoding_stage(
         batch_size: images encoded at once.
     """
 
-    def carry_out(run_dir: Path, options: TrainOptions) -> None:
+    def carry_out(run_dir: Path, options: TrainOptions, trackers: Sequence[Tracker]) -> None:
         world = current_world()
         model, device = trained(Finished(run_dir)), find_device(local_device(options.device))
         encoded = encoding(model.to(device), device)

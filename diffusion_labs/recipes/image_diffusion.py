@@ -18,6 +18,7 @@ from diffusion_labs.predictors import StaticClamp, VPredictor
 from diffusion_labs.randomness import Generators
 from diffusion_labs.recipes.drawing import PREVIEW_STEPS, draw_classes
 from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.model_sizes import NoisedData
 from diffusion_labs.recipes.stages import Stages, single
 from diffusion_labs.samplers import DDIMSampler, Sampler
 from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_schedule
@@ -101,6 +102,12 @@ class PixelModel(ABC):
         noise = model.schedule.sample_prior((count, *self.image_shape), generators, device=device)
         images: Tensor = model(noise, conditional_inputs=conditions, generator=generators)
         return images
+
+    def noised(
+        self, model: Sampler, images: Tensor, conditions: Mapping[str, Any], generators: Generators
+    ) -> NoisedData:
+        """The images."""
+        return NoisedData(images, conditions, pixels=True)
 
 
 @dataclass(frozen=True)

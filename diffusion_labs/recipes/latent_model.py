@@ -14,6 +14,7 @@ from diffusion_labs.models.ldm import LatentDiffusion, ldm_unet
 from diffusion_labs.models.transformer import dit
 from diffusion_labs.predictors import VPredictor
 from diffusion_labs.randomness import Generators
+from diffusion_labs.recipes.model_sizes import NoisedData
 from diffusion_labs.samplers import DDIMSampler, Sampler
 from diffusion_labs.schedules import DiscreteGaussianSchedule, cosine_beta_schedule
 
@@ -97,6 +98,13 @@ class AutoencodedModel(ABC):
         noise = model.sample_prior(count, self.image_shape[1:], generators)
         images: Tensor = model(noise, conditional_inputs=conditions, generator=generators)
         return images
+
+    def noised(
+        self, model: LatentDiffusion, images: Tensor, conditions: Mapping[str, Any], generators: Generators
+    ) -> NoisedData:
+        """Latents of the images, and their conditions encoded."""
+        latents = model.encode(images, generators)
+        return NoisedData(latents, model.condition(conditions, latents), pixels=False)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,26 @@
 """What a model is built from, and how to draw from it, whatever kind of model it is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from diffusion_labs.randomness import Generators
 from diffusion_labs.samplers import Sampler
+
+
+class NoisedData(NamedTuple):
+    """What a model's noise is added to.
+
+    Attributes:
+        x0: images, or latents.
+        conditional_inputs: of the network, one entry for each sample.
+        pixels: whether x0 are the images themselves.
+    """
+
+    x0: Tensor
+    conditional_inputs: Mapping[str, Tensor]
+    pixels: bool
 
 
 @runtime_checkable
@@ -37,3 +51,8 @@ class ModelSizes(Protocol):
 
     def sample(self, model: Any, count: int, conditions: Mapping[str, Any], generators: Generators) -> Tensor:
         """Images of ``image_shape``, from noise of the generators."""
+
+    def noised(
+        self, model: Any, images: Tensor, conditions: Mapping[str, Any], generators: Generators
+    ) -> NoisedData | None:
+        """What ``sampler(model)`` is trained to denoise, of images in [-1, 1]; ``None`` for a system of several."""

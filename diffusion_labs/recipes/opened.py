@@ -6,7 +6,8 @@ from typing import Any
 from diffusion_labs.pretrained import from_pretrained
 from diffusion_labs.pretrained.hub import read_about
 from diffusion_labs.recipes.kinds import sizes_of
-from diffusion_labs.recipes.run import RUN_FILE, load_run
+from diffusion_labs.recipes.run import load_run
+from diffusion_labs.recipes.stages import RUN_FILE
 from diffusion_labs.training import find_device
 
 

@@ -10,10 +10,8 @@ from diffusion_labs.files import write_json
 from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.recipes.model_sizes import ModelSizes
-from diffusion_labs.recipes.stages import Stages, trained_weights
+from diffusion_labs.recipes.stages import RUN_FILE, Stages, trained_weights
 from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
-
-RUN_FILE = "run.json"
 
 
 def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resume: bool = False) -> Stages:

@@ -1,5 +1,6 @@
 """Recipes of several stages, of which each begins with what the one before has made."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from diffusion_labs.data import EncodedDataset, MapDataset
 from diffusion_labs.training import (
     CheckpointError,
     Experiment,
+    Tracker,
     TrainOptions,
     latest_checkpoint,
     load_newest,
@@ -16,6 +18,8 @@ from diffusion_labs.training import (
     train,
 )
 from diffusion_labs.training.world import joined
+
+RUN_FILE = "run.json"
 
 
 @runtime_checkable
@@ -82,12 +86,12 @@ class Stage:
 
     Attributes:
         name: of its folder.
-        carry_out: ``carry_out(run_dir, options)`` does it, or goes on with it where it was stopped.
+        carry_out: ``carry_out(run_dir, options, trackers)`` does it, or goes on with it where it was stopped.
         rehearse: ``rehearse(rehearsal)`` adds what it would leave.
     """
 
     name: str
-    carry_out: Callable[[Path, TrainOptions], None]
+    carry_out: Callable[[Path, TrainOptions, Sequence[Tracker]], None]
     rehearse: Callable[[Rehearsal], None]
 
 
@@ -105,11 +109,17 @@ class Stages:
     description: Mapping[str, Any]
     parts: Mapping[str, str]
 
-    def carry_out(self, run_dir: Path, options: TrainOptions) -> None:
-        """Carry out all stages, or go on where they were stopped, with all processes that torchrun has started."""
+    def carry_out(self, run_dir: Path, options: TrainOptions, trackers: Sequence[Tracker] = ()) -> None:
+        """Carry out all stages, or go on where they were stopped, with all processes that torchrun has started.
+
+        Args:
+            run_dir: the run's folder.
+            options: see ``TrainOptions``.
+            trackers: beside those that the options name; each stage that trains is a run for them.
+        """
         with joined(options.device, timeout=options.timeout):
             for stage in self.stages:
-                stage.carry_out(run_dir, options)
+                stage.carry_out(run_dir, options, trackers)
 
     def until(self, name: str) -> "Stages":
         """The stages up to one.
@@ -136,8 +146,10 @@ def training_stage(name: str, build: Callable[[Before], Experiment]) -> Stage:
         build: from what the stages before have left to the experiment.
     """
 
-    def carry_out(run_dir: Path, options: TrainOptions) -> None:
-        train(build(Finished(run_dir)), run_dir / name, options)
+    def carry_out(run_dir: Path, options: TrainOptions, trackers: Sequence[Tracker]) -> None:
+        told = "-".join(filter(None, (run_dir.resolve().name, name)))
+        about = _described(run_dir)
+        train(build(Finished(run_dir)), run_dir / name, options, trackers, name=told, about=about)
 
     def rehearse(rehearsal: Rehearsal) -> None:
         rehearsal.experiments[name] = build(rehearsal)
@@ -163,3 +175,10 @@ def trained_weights(stage_dir: Path, sigma_rel: float | None = None) -> dict[str
         raise CheckpointError(f"{stage_dir} has no checkpoint; train this stage first")
     weights: dict[str, Any] = newest[1]["ema"]["model"]
     return weights
+
+
+def _described(run_dir: Path) -> dict[str, Any]:
+    """What ``prepare_run`` has written of a run."""
+    path = run_dir / RUN_FILE
+    described: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return described

@@ -21,12 +21,21 @@ from diffusion_labs.training.experiment import Experiment
 from diffusion_labs.training.fake import unallocated
 from diffusion_labs.training.kl_objective import KLObjective
 from diffusion_labs.training.learning_rate import WarmupCosine
-from diffusion_labs.training.loop import Stopped, train
+from diffusion_labs.training.loop import train
 from diffusion_labs.training.objective import Objective
 from diffusion_labs.training.options import OptionError, TrainOptions
 from diffusion_labs.training.plan import plan_update, trace_update
 from diffusion_labs.training.state import TrainState
+from diffusion_labs.training.stop_signals import Stopped
 from diffusion_labs.training.traced_update import Plan, TracedUpdate
+from diffusion_labs.training.trackers import (
+    MLflowTracker,
+    TrackedRun,
+    Tracker,
+    TrackerError,
+    TrackioTracker,
+    WandbTracker,
+)
 from diffusion_labs.training.vq_objective import VQObjective
 
 __all__ = [
@@ -37,6 +46,7 @@ __all__ = [
     "ContrastiveObjective",
     "Experiment",
     "KLObjective",
+    "MLflowTracker",
     "Objective",
     "OptionError",
     "PowerEMA",
@@ -44,8 +54,13 @@ __all__ = [
     "Stopped",
     "TrainOptions",
     "TracedUpdate",
+    "TrackedRun",
+    "Tracker",
+    "TrackerError",
+    "TrackioTracker",
     "TrainState",
     "VQObjective",
+    "WandbTracker",
     "WarmupCosine",
     "absolute_error",
     "find_device",

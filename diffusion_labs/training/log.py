@@ -7,22 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_labs.training.trackers import Tracking
+
 
 class RunLog:
-    """Scalars to ``metrics.jsonl``, and to TensorBoard where it is installed; a progress bar.
+    """Scalars to ``metrics.jsonl``, to TensorBoard where it is installed, and to trackers; a progress bar.
 
     Args:
         run_dir: the run's folder.
         steps: updates of the whole run.
         start: updates already done; later lines of an interrupted run are removed.
+        tracking: by trackers.
     """
 
-    def __init__(self, run_dir: Path, steps: int, start: int) -> None:
+    def __init__(self, run_dir: Path, steps: int, start: int, tracking: Tracking) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / "metrics.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step(line) <= start]
         self.path.write_text("".join(f"{line}\n" for line in kept))
+        self.tracking = tracking
+        tracking.start(start, [json.loads(line) for line in kept])
         self.file = self.path.open("a")
         self.writer = _tensorboard(run_dir / "tensorboard", start)
         self.progress = progress_bar("train", "step", steps, start)
@@ -35,6 +40,7 @@ class RunLog:
         self.file.close()
         if self.writer is not None:
             self.writer.close()
+        self.tracking.finish(complete=error[0] is None)
 
     def advance(self) -> None:
         """One update is done."""
@@ -49,11 +55,13 @@ class RunLog:
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
+        self.tracking.scalars(step, values)
 
     def picture(self, step: int, image: Tensor) -> None:
-        """Show a picture, uint8 ``[h, w, 3]``, in TensorBoard."""
+        """Show a picture, uint8 ``[h, w, 3]``, in TensorBoard and to trackers."""
         if self.writer is not None:
             self.writer.add_image("samples", image, step, dataformats="HWC")
+        self.tracking.picture(step, image)
 
 
 class SilentLog:
@@ -63,9 +71,10 @@ class SilentLog:
         run_dir: as of ``RunLog``, as all that follows.
         steps: not read.
         start: not read.
+        tracking: not begun.
     """
 
-    def __init__(self, run_dir: Path, steps: int, start: int) -> None:
+    def __init__(self, run_dir: Path, steps: int, start: int, tracking: Tracking) -> None:
         pass
 
     def __enter__(self) -> "SilentLog":

@@ -1,15 +1,16 @@
 """The training loop."""
 
+import json
 import signal
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from diffusion_labs.training.parallelism import (
     whole,
 )
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
+from diffusion_labs.training.stop_signals import Stopped, stop_signals
 from diffusion_labs.training.tensor_parallelism import (
     TensorGroup,
     describe_layers,
@@ -46,22 +48,19 @@ from diffusion_labs.training.tensor_parallelism import (
     grouped,
     norm_of_gradients,
 )
+from diffusion_labs.training.trackers import TrackedRun, Tracker, Tracking, named_trackers
 from diffusion_labs.training.world import World, joined, local_device
 
 
-class Stopped(Exception):  # noqa: N818 (not an error)
-    """Training was asked to stop by a signal; the state of the last update is saved.
-
-    Attributes:
-        signal: the number of the signal.
-    """
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.signal = number
-
-
-def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> TrainState:
+def train(
+    experiment: Experiment,
+    run_dir: Path,
+    options: TrainOptions,
+    trackers: Sequence[Tracker] = (),
+    *,
+    name: str | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> TrainState:
     """Train to the experiment's last step, and save the result.
 
     A batch whose loss or gradient is not finite, or a spike, changes nothing but the count of such batches, see
@@ -75,20 +74,29 @@ def train(experiment: Experiment, run_dir: Path, options: TrainOptions) -> Train
         experiment: from a recipe.
         run_dir: folder for checkpoints, metrics and pictures.
         options: see ``TrainOptions``.
+        trackers: of the experiment, beside those that the options name.
+        name: of the run, for them; that of its folder if ``None``.
+        about: plain data about the run, for them.
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
         CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
             last, cannot be written.
         OptionError: if the processes, or the model, cannot be trained so.
+        TrackerError: if a tracker cannot begin.
         FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
             ``skipped``, and the checkpoints before it are kept.
     """
+    settings = {"model": experiment.description, **(about or {}), "options": asdict(options)}
+    run = TrackedRun(name or run_dir.resolve().name, run_dir, json.loads(json.dumps(settings, default=str)))
+    tracking = Tracking([*named_trackers(options.track), *trackers], run)
     with joined(options.device, timeout=options.timeout) as world:
-        return _train(experiment, run_dir, options, world)
+        return _train(experiment, run_dir, options, world, tracking)
 
 
-def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: World) -> TrainState:
+def _train(
+    experiment: Experiment, run_dir: Path, options: TrainOptions, world: World, tracking: Tracking
+) -> TrainState:
     device = find_device(local_device(options.device))
     checkpoint_dir = run_dir / "checkpoints"
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
@@ -117,7 +125,8 @@ def _train(experiment: Experiment, run_dir: Path, options: TrainOptions, world: 
     if world.main:
         remove_later_snapshots(run_dir, state.step)
     heartbeat = Heartbeat(world, options.timeout)
-    with log_of(run_dir, experiment.steps, state.step) as log, writer, heartbeat, _stop_signals() as stopping:
+    log = log_of(run_dir, experiment.steps, state.step, tracking)
+    with log, writer, heartbeat, stop_signals() as stopping:
         losses: list[float] = []
         logged, images = time.perf_counter(), 0
         buffers = list(state.objective.buffers())
@@ -267,26 +276,3 @@ def clip_gradients(
     for group, norm in zip(optimizer.param_groups, norms, strict=True):
         torch.nn.utils.clip_grads_with_norm_(group["params"], largest, norm)
     return torch.linalg.vector_norm(torch.stack(whole(norms)))
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that becomes true when SIGINT or SIGTERM arrives; a second signal acts as usual."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may handle signals
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in numbers:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])

@@ -8,6 +8,7 @@ from typing import Literal
 from diffusion_labs.checkpointing import Checkpointing, keep_products
 from diffusion_labs.training.device import Precision
 from diffusion_labs.training.power_profile import gamma_of
+from diffusion_labs.training.trackers import check_names
 
 Parallelism = Literal["auto", "ddp", "fsdp"]
 RecomputedBlocks = Literal["none", "selective", "full"]
@@ -47,6 +48,7 @@ class TrainOptions:
         ema_snapshot_every: updates between snapshots of power-function averages, from which an average of any width can
             be made after training (`sample --sigma-rel`). Each is a copy of the weights; none are tracked if not given.
         ema_sigma_rel: relative widths of these averages.
+        track: experiment trackers to send scalars and pictures to, of wandb, trackio and mlflow.
     """
 
     resume: bool = False
@@ -69,6 +71,7 @@ class TrainOptions:
     skipped_updates: int = 10
     ema_snapshot_every: int | None = None
     ema_sigma_rel: tuple[float, ...] = (0.05, 0.1)
+    track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counts = ("log_every", "save_every", "preview_every", "keep", "keep_every", "shards", "ema_snapshot_every")
@@ -85,3 +88,4 @@ class TrainOptions:
             raise ValueError(f"ema_sigma_rel ({self.ema_sigma_rel}) must be one width or several that differ")
         for width in self.ema_sigma_rel:
             gamma_of(width)
+        check_names(self.track)

@@ -212,6 +212,8 @@ def test_help_reads_well(capsys) -> None:
         "--resume",
         "MNIST is downloaded if none is given",
         "updates of the whole run",
+        "from which an average of any width can be made after training",
+        "experiment trackers to send scalars and pictures to",
     ):
         assert words in " ".join(text.replace("│", " ").split())
     text = run(capsys, "sample", "--help", code=0)

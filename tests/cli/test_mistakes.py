@@ -42,6 +42,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> s
         ("sample {run} --sampler huen", "unknown sampler 'huen'; did you mean 'heun'?"),
         ("sample {run} --sampler DDIMsampler", "unknown sampler"),
         ("sample {run} --grid Karras", "unknown grid 'Karras'; did you mean 'karras'?"),
+        ("train digits --track wandbb", "unknown tracker 'wandbb'; did you mean 'wandb'?"),
+        ("train digits --trak wandb", "did you mean --track?"),
         ("convert {run} to --preset cin265", "did you mean 'cin256'?"),
     ],
 )

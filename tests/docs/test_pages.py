@@ -14,6 +14,7 @@ import torch
 
 import diffusion_labs as dl
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
+from diffusion_labs.training.log import read_metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONCEPTS = sorted(path.stem for path in (DOCS / "concepts").glob("*.md"))
@@ -60,6 +61,14 @@ def test_there_is_a_page_for_each_concept() -> None:
 def test_the_page_of_formats_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_page("interop")
+
+
+def test_the_tracker_of_the_page_gets_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_page("tracking")
+    rows = [row.split(",") for row in Path("losses.csv").read_text().splitlines()]
+    assert [row[:2] for row in rows] == [["digits", step] for step in "246"]
+    assert [float(row[2]) for row in rows] == [line["loss"] for line in read_metrics(Path("runs/digits"))]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffusion_labs.metrics import frechet_distance, jackknife
+from diffusion_labs.metrics import frechet_distance, jackknife, mean_interval
 
 
 def test_a_group_for_each_row_is_the_standard_error_of_a_mean():
@@ -13,6 +13,15 @@ def test_a_group_for_each_row_is_the_standard_error_of_a_mean():
     found = jackknife(lambda x: x.mean().item(), x, groups=40)
     reach = 1.959964 * x.std().item() / math.sqrt(40)
     assert found == pytest.approx((x.mean().item(), x.mean().item() - reach, x.mean().item() + reach), rel=1e-6)
+    assert mean_interval(x) == pytest.approx(found, rel=1e-6)
+    narrow = mean_interval(x, level=0.5)
+    assert narrow == pytest.approx(jackknife(lambda x: x.mean().item(), x, groups=40, level=0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize(("count", "level", "message"), [(1, 0.95, "at least 2"), (3, 0.0, "level")])
+def test_a_mean_without_an_interval_is_refused(count: int, level: float, message: str):
+    with pytest.raises(ValueError, match=message):
+        mean_interval(torch.zeros(count), level)
 
 
 def test_two_sets_add_their_variances_and_columns_stay_together():

@@ -38,6 +38,7 @@ class Hub(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {"README.md": b"# Digits", STALE: b"of a larger model"}
         self.created: list[dict[str, Any]] = []
         self.messages: list[str] = []
+        self.cards: list[str] = []
 
     @property
     def url(self) -> str:
@@ -52,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, files = self.path.partition("?")[0], self.server.files
-        name = path.removeprefix(f"/{REPO}/resolve/{SHA}/")
+        name = path.removeprefix(f"/{REPO}/resolve/{SHA}/").removeprefix(f"/{REPO}/resolve/main/")
         if name in files:
             headers = {"ETag": f'"{len(name)}-{len(files[name])}"', "X-Repo-Commit": SHA}
             self.reply(files[name], headers)
@@ -72,6 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             self.server.created.append(json.loads(body))
             self.reply({"url": f"{self.server.url}/{REPO}"})
+        elif path == "/api/validate-yaml":
+            self.server.cards.append(json.loads(body)["content"])
+            self.reply({"errors": [], "warnings": []})
         elif path == f"/api/models/{REPO}/preupload/main":
             names = [file["path"] for file in json.loads(body)["files"]]
             self.reply({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
@@ -108,23 +112,62 @@ def server() -> Iterator[Hub]:
         thread.join()
 
 
-@pytest.mark.slow
-def test_a_model_goes_to_a_hub_and_comes_back(server: Hub, tmp_path: Path) -> None:
-    """What was there of a larger model is gone, and what is not the model's stays."""
-    told = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_of_the_test", "HF_HUB_OFFLINE": "0"}
+WITH_CARD = """
+import json
+from pathlib import Path
+from huggingface_hub import ModelCard
+from diffusion_labs import push_to_hub
+from diffusion_labs.pretrained.hub import read_about
+from diffusion_labs.recipes.card import model_card
+from diffusion_labs.recipes.kinds import described
+from diffusion_labs.recipes.latent_model import LatentModel
+
+small = {"autoencoder_channels": (8, 8), "model_channels": 32, "channel_mult": (1,), "attention_levels": (0,)}
+sizes = LatentModel((3, 8, 8), captions=True, **small)
+run = Path.cwd() / "run"
+run.mkdir()
+(run / "run.json").write_text(json.dumps({"recipe": "ldm-emoji", "arguments": {"size": 8}, "model": described(sizes)}))
+card, model = model_card(run, license="mit", name="me/digits"), sizes.build()
+push_to_hub(model, "me/digits", card=card, about={"sizes": described(sizes)})
+push_to_hub(model, "me/digits", about={"sizes": described(sizes)})  # the card stays
+found = ModelCard.load("me/digits")
+assert found.content == card, found.content
+print(found.data.pipeline_tag, found.data.license, found.data.library_name, read_about("me/digits")["sizes"]["kind"])
+"""
+
+
+def carry_out(script: str, server: Hub, folder: Path) -> str:
+    """Run a script whose hub is the server, and return what it printed."""
+    told = {"HF_ENDPOINT": server.url, "HF_HOME": str(folder), "HF_TOKEN": "hf_of_the_test", "HF_HUB_OFFLINE": "0"}
     told |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, **told},
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, **told, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{server.url}/{REPO}/commit/{SHA}"
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_model_goes_to_a_hub_and_comes_back(server: Hub, tmp_path: Path) -> None:
+    """What was there of a larger model is gone, and what is not the model's stays."""
+    assert carry_out(SCRIPT, server, tmp_path) == f"{server.url}/{REPO}/commit/{SHA}"
     assert server.messages == ["Digits"]
     [created] = server.created
     assert created["name"] == "digits"
     assert created.get("private") is True or created.get("visibility") == "private"
+    assert set(server.files) == {"README.md", "config.json", "model.safetensors"}
+    assert server.files["README.md"] == b"# Digits"
+
+
+@pytest.mark.slow
+def test_a_card_goes_with_a_model_and_stays(server: Hub, tmp_path: Path) -> None:
+    """The hub's client reads it back; the hub is asked about its heading before anything is sent."""
+    assert carry_out(WITH_CARD, server, tmp_path) == "text-to-image mit diffusion_labs LatentModel"
+    assert set(server.cards) == {server.files["README.md"].decode()}
     assert set(server.files) == {"README.md", "config.json", "model.safetensors"}

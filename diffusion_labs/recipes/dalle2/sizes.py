@@ -267,6 +267,9 @@ class DALLE2Model(PriorModel, DecoderModel, UpsamplerModel):
         images: Tensor = model(conditions["caption"], generator=generators)
         return images
 
+    def noised(self, model: DALLE2, images: Tensor, conditions: Mapping[str, Any], generators: Generators) -> None:
+        """Each stage is trained on something else."""
+
 
 Part = TypeVar("Part", CLIPModel, PriorModel, DecoderModel, UpsamplerModel)
 
