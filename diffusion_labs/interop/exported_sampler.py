@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, check_floating, for_sampling
 from diffusion_labs.files import whole_file
+from diffusion_labs.layers.condition_embedding import entry_name
 from diffusion_labs.randomness import randn_like
 from diffusion_labs.samplers.linear_steps import linear_steps
 from diffusion_labs.samplers.sampler import Sampler
@@ -94,11 +95,29 @@ def sampling_program(
     program = _Program(_with_loop(model, *inputs))
     sizes = torch.utils._pytree.tree_map(lambda one: {0: torch.export.Dim("batch", min=1)}, inputs)
     exported = torch.export.export(program, inputs, dynamic_shapes=sizes, strict=True)
+    _tidy(exported)
+    return exported
+
+
+def _tidy(exported: "torch.export.ExportedProgram") -> None:
+    """No place in the exporter's code, no submodule that is named by a keyword, as ``class``, and no gradients."""
     for module in exported.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for key in ORIGINS:
                 node.meta.pop(key, None)
-    return exported
+    for spec in exported.graph_signature.input_specs:
+        spec.target = None if spec.target is None else _without_keywords(spec.target)
+    for tensors in (exported.state_dict, exported.constants):
+        for name in list(tensors):
+            value = tensors.pop(name)
+            if isinstance(value, nn.Parameter):
+                value = nn.Parameter(value.detach(), requires_grad=False)
+            tensors[_without_keywords(name)] = value
+
+
+def _without_keywords(path: str) -> str:
+    """PyTorch writes paths of submodules as Python."""
+    return ".".join(entry_name(name) for name in path.split("."))
 
 
 class _Program(nn.Module):
