@@ -46,7 +46,8 @@ def export_sampler(
     Raises:
         ValueError: in train mode; for a solver that weighs its estimates by what they are (``AdaptiveSampler``,
             ``PredictorCorrectorSampler``, ``DDPMSampler`` with a learned variance); for a model that keeps something
-            between calls (``DeepCache``); for conditions that the model does not take.
+            between calls (``DeepCache``); for one that ``torch.export`` cannot trace, as it differentiates
+            (``ClassifierGuidance``, ``LinearPosterior``); for conditions that the model does not take.
 
     Example:
         >>> export_sampler(sampler, "digits.pt2", noise, {"class": labels})
@@ -94,7 +95,13 @@ def sampling_program(
         inputs = torch.utils._pytree.tree_map(lambda one: torch.cat([one, one]), inputs)
     program = _Program(_with_loop(model, *inputs))
     sizes = torch.utils._pytree.tree_map(lambda one: {0: torch.export.Dim("batch", min=1)}, inputs)
-    exported = torch.export.export(program, inputs, dynamic_shapes=sizes, strict=True)
+    try:
+        exported = torch.export.export(program, inputs, dynamic_shapes=sizes, strict=True)
+    except RuntimeError as error:  # all that the exporter raises for what it cannot trace
+        raise ValueError(
+            f"torch.export cannot trace the {type(model).__name__}; it cannot where a model differentiates, as "
+            f"ClassifierGuidance and LinearPosterior do. It says: {str(error).strip().splitlines()[0]}"
+        ) from error
     _tidy(exported)
     return exported
 

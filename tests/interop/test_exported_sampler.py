@@ -13,7 +13,16 @@ from torch import Tensor, nn
 import diffusion_labs as dl
 from diffusion_labs.interop.exported_sampler import sampling_program
 from diffusion_labs.kernels.build import library
-from tests.catalogue import SAMPLERS, SCHEDULES, TinyNetwork, latent_diffusion, network
+from tests.catalogue import (
+    ADAPTERS,
+    SAMPLERS,
+    SCHEDULES,
+    TinyClassifier,
+    TinyNetwork,
+    latent_diffusion,
+    network,
+    predictor,
+)
 from tests.samplers.test_linear_steps import NOT_LINEAR, Noises
 
 # Python's own library and the installed packages: neither the working directory nor packages in place
@@ -140,6 +149,9 @@ def test_mistakes(tmp_path: Path) -> None:
         dl.export_sampler(build("adaptive"), file, x, conditions)
     with pytest.raises(ValueError, match="without the adapter that does, such as DeepCache"):
         dl.export_sampler(build("ddim", model=dl.DeepCache(network())), file, x, conditions)
+    differentiating = dl.ClassifierGuidance(TinyNetwork(), TinyClassifier(), predictor())
+    with pytest.raises(ValueError, match="cannot trace the DDIMSampler; it cannot where a model differentiates"):
+        dl.export_sampler(build("ddim", model=differentiating), file, x, conditions)
     assert not list(tmp_path.iterdir())
 
 
@@ -164,6 +176,18 @@ def test_every_solver(name: str, schedule: str) -> None:
         given[0], conditional_inputs=given[1], generator=lambda x, t, s: bank[len(noises.drawn) - 1].pop(0)
     )
     torch.testing.assert_close(actual, replayed, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name not in ("classifier_guidance", "linear_posterior")])
+def test_every_adapter(name: str) -> None:
+    case, process = ADAPTERS[name], predictor()
+    model = case.wrap(TinyNetwork(*case.grow(1, 1)))
+    sampler = dl.DDIMSampler(model, process.schedule, process, eval_steps=4, progress_bar=False).eval()
+    few, more = inputs(2)[0].float(), inputs(3)[0].float()
+    program = sampling_program(sampler, few, case.inputs(few)).module()
+    conditions = case.inputs(more)
+    torch.testing.assert_close(program(more, conditions), sampler(more, conditional_inputs=conditions))
 
 
 @pytest.mark.slow
