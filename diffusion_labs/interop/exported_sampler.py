@@ -7,7 +7,7 @@ program, file and compilation do not grow with the number of steps.
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "fro
 
 
 def export_sampler(
-    model: nn.Module, file: str | Path, x: Tensor, conditional_inputs: ConditionalInputs | None = None
+    model: nn.Module, file: str | Path, x: Tensor, conditional_inputs: Mapping[str, Any] | None = None
 ) -> None:
     """Write a sampler, loop and all, as a program of ``torch.export``: noise and conditions in, samples out.
 
@@ -53,12 +53,13 @@ def export_sampler(
         >>> export_sampler(sampler, "digits.pt2", noise, {"class": labels})
         >>> images = torch.export.load("digits.pt2").module()(noise, {"class": labels})
     """
+    file = _named(file)
     program = sampling_program(model, x, conditional_inputs)
     _write(file, lambda temporary: torch.export.save(program, temporary))
 
 
 def compile_sampler(
-    model: nn.Module, file: str | Path, x: Tensor, conditional_inputs: ConditionalInputs | None = None
+    model: nn.Module, file: str | Path, x: Tensor, conditional_inputs: Mapping[str, Any] | None = None
 ) -> None:
     """Write a sampler as ``export_sampler`` does, compiled ahead of time by AOTInductor, for machines like this one.
 
@@ -71,25 +72,38 @@ def compile_sampler(
         conditional_inputs: likewise.
 
     Raises:
-        ValueError: likewise.
+        ValueError: likewise; or if the compiler fails, or there is none.
     """
+    file = _named(file)
     program = sampling_program(model, x, conditional_inputs)
     options = {"fallback_random": True}  # the numbers of PyTorch's generator, as in eager mode
 
     def write(temporary: Path) -> None:
-        torch._inductor.aoti_compile_and_package(program, package_path=str(temporary), inductor_configs=options)
+        try:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(temporary), inductor_configs=options)
+        except RuntimeError as error:  # likewise
+            raise ValueError(
+                f"AOTInductor cannot compile the {type(model).__name__}; export_sampler needs no compiler. "
+                f"It says: {str(error).strip().splitlines()[0]}"
+            ) from error
 
     _write(file, write)
 
 
 @torch.no_grad()
 def sampling_program(
-    model: nn.Module, x: Tensor, conditional_inputs: ConditionalInputs | None = None
+    model: nn.Module, x: Tensor, conditional_inputs: Mapping[str, Any] | None = None
 ) -> "torch.export.ExportedProgram":
     """The program of a sampler; see ``export_sampler``."""
     if model.training:
         raise ValueError(f"the {type(model).__name__} is in train mode, where it takes one step; call .eval() first")
     check_floating(x)
+    for name, value in (conditional_inputs or {}).items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"conditional_inputs['{name}'] is a {type(value).__name__}, but a program takes tensors alone; encode "
+                "texts before, as model.conditioner(texts, x) does"
+            )
     inputs = (x,) if conditional_inputs is None else (x, dict(conditional_inputs))
     if len(x) == 1:  # what is seen once is taken as constant
         inputs = torch.utils._pytree.tree_map(lambda one: torch.cat([one, one]), inputs)
@@ -97,7 +111,7 @@ def sampling_program(
     sizes = torch.utils._pytree.tree_map(lambda one: {0: torch.export.Dim("batch", min=1)}, inputs)
     try:
         exported = torch.export.export(program, inputs, dynamic_shapes=sizes, strict=True)
-    except RuntimeError as error:  # all that the exporter raises for what it cannot trace
+    except RuntimeError as error:  # of many kinds
         raise ValueError(
             f"torch.export cannot trace the {type(model).__name__}; it cannot where a model differentiates, as "
             f"ClassifierGuidance and LinearPosterior do. It says: {str(error).strip().splitlines()[0]}"
@@ -143,9 +157,9 @@ def _with_loop(model: Any, x: Tensor, conditional_inputs: ConditionalInputs | No
     """The sampler as its loop; a system of the same call signature around it as it is, around the loop."""
     sampler = getattr(model, "sampler", model)
     if sampler is model:
-        return SamplingLoop(sampler, x, conditional_inputs).eval()
+        return SamplingLoop(sampler, x, conditional_inputs)
     system = copy.copy(model)
-    loop = SamplingLoop(sampler, x, model.condition(conditional_inputs, x)).eval()
+    loop = SamplingLoop(sampler, x, model.condition(conditional_inputs, x))
     vars(system)["_modules"] = {**model._modules, "sampler": loop}
     return system
 
@@ -178,6 +192,7 @@ class SamplingLoop(nn.Module):
         learned = sampler.denoise(x, last, conditional_inputs).variance_value
         steps = linear_steps(sampler, learns_variance=learned is not None)
         self.model, self.predictor = sampler.model, sampler.predictor
+        self.training = False
         for name, table in steps._asdict().items():
             self.register_buffer(name, table.to(x.device))
 
@@ -210,10 +225,14 @@ class SamplingLoop(nn.Module):
         return sample
 
 
-def _write(file: str | Path, write: Callable[[Path], object]) -> None:
+def _named(file: str | Path) -> Path:
     file = Path(file)
     if file.suffix != SUFFIX:
         raise ValueError(f"file ({file}) must end in {SUFFIX}, by which PyTorch knows it")
+    return file
+
+
+def _write(file: Path, write: Callable[[Path], object]) -> None:
     with tempfile.TemporaryDirectory() as folder, whole_file(file) as temporary:
         written = Path(folder) / f"sampler{SUFFIX}"
         write(written)

@@ -149,6 +149,8 @@ def test_mistakes(tmp_path: Path) -> None:
         dl.export_sampler(build("adaptive"), file, x, conditions)
     with pytest.raises(ValueError, match="without the adapter that does, such as DeepCache"):
         dl.export_sampler(build("ddim", model=dl.DeepCache(network())), file, x, conditions)
+    with pytest.raises(ValueError, match=r"conditional_inputs\['caption'\] is a list, but a program takes tensors"):
+        dl.export_sampler(latent_diffusion().eval(), file, torch.zeros(2, 3, 4, 4), {"caption": ["a", "b"]})
     differentiating = dl.ClassifierGuidance(TinyNetwork(), TinyClassifier(), predictor())
     with pytest.raises(ValueError, match="cannot trace the DDIMSampler; it cannot where a model differentiates"):
         dl.export_sampler(build("ddim", model=differentiating), file, x, conditions)
@@ -197,3 +199,14 @@ def test_compiled_ahead_of_time(tmp_path: Path) -> None:
     for name, sampler in samplers.items():
         dl.compile_sampler(sampler, tmp_path / f"{name}.pt2", *inputs(1))
     check_alone(tmp_path, samplers, [inputs(size) for size in (4, 1, 7)])
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
+    without = {"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}
+    with (
+        torch._inductor.config.patch(without),
+        pytest.raises(ValueError, match=r"export_sampler needs no compiler(.|\n)*No working C\+\+ compiler"),
+    ):
+        dl.compile_sampler(build("ddim"), tmp_path / "compiled.pt2", *inputs(2))
+    assert not list(tmp_path.iterdir())
