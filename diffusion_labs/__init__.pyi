@@ -310,6 +310,8 @@ from .pretrained import push_to_hub as push_to_hub
 from .pretrained import save_pretrained as save_pretrained
 
 # Formats of other libraries
+from .interop import compile_sampler as compile_sampler
+from .interop import export_sampler as export_sampler
 from .interop import from_diffusers_config as from_diffusers_config
 from .interop import load_compvis_autoencoder as load_compvis_autoencoder
 from .interop import load_diffusers_autoencoder as load_diffusers_autoencoder

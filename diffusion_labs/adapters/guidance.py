@@ -39,7 +39,7 @@ def renoising(output: DiffusionOutput) -> Tensor:
 
 def split(output: DiffusionOutput, parts: int) -> list[DiffusionOutput]:
     """The outputs of the passes that one call made together, each as large as the others."""
-    fields = [[None] * parts if field is None else field.chunk(parts) for field in output]
+    fields = [[None] * parts if field is None else field.unflatten(0, (parts, -1)).unbind() for field in output]
     return [DiffusionOutput(*values) for values in zip(*fields, strict=True)]
 
 

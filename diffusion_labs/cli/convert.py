@@ -10,9 +10,13 @@ import tyro
 from diffusion_labs.cli import UserError, choose
 from diffusion_labs.cli.parsing import parse
 
-FILE = ".safetensors"
+# Formats by the end of DST, the default first; other names are those of folders
+FORMATS = {
+    ".safetensors": ("compvis", "guided-diffusion", "torchmultimodal"),
+    ".pt2": ("pt2", "aoti"),
+}
 FOLDERS = ("own", "diffusers")
-FILES = ("compvis", "guided-diffusion", "torchmultimodal")
+PROGRAMS = FORMATS[".pt2"]
 
 
 def run(words: Sequence[str]) -> None:
@@ -23,13 +27,14 @@ def run(words: Sequence[str]) -> None:
 def convert(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
-    to: Literal["own", "diffusers", "compvis", "guided-diffusion", "torchmultimodal"] | None = None,
+    to: Literal["own", "diffusers", "compvis", "guided-diffusion", "torchmultimodal", "pt2", "aoti"] | None = None,
     preset: str | None = None,
     like: Path | None = None,
     averaged: bool = False,
     variant: str | None = None,
     version: Literal[1, 2] = 1,
     sigma_rel: float | None = None,
+    guidance_scale: float = 2.0,
     license: str = "unknown",
 ) -> None:
     """Convert a model. The format of SRC is found from what is in it.
@@ -40,9 +45,11 @@ def convert(
 
     Args:
         source: what to read; of a run, the averaged weights of its newest whole checkpoint.
-        target: what to write: a folder, or a file that ends in .safetensors.
-        to: the format of DST. It is "own" for a folder and "compvis" for a file if this is not given; "diffusers" is
-            another of folders, "guided-diffusion" (which has no null class) and "torchmultimodal" are others of files.
+        target: what to write: a folder, a file of weights that ends in .safetensors, or a program that ends in .pt2.
+        to: the format of DST. It is "own" for a folder and "compvis" for weights if this is not given; "diffusers" is
+            another of folders, "guided-diffusion" (which has no null class) and "torchmultimodal" are others of
+            weights. A program draws from noise, with the sampler of a run, and needs PyTorch alone: "pt2" of
+            torch.export, or "aoti", compiled by AOTInductor for machines like this one.
         preset: sizes of the model in a file, by name: that of a U-Net such as cin256_v2 or stable_diffusion_1, also for
             the whole system in a checkpoint, or of an autoencoder such as kl_f8.
         like: a folder of ours with a model of the same sizes as the one in a file.
@@ -51,9 +58,11 @@ def convert(
         version: of the names that "compvis" writes, those of Stable Diffusion 1 or 2.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).
+        guidance_scale: of a program: 1 follows the model, more exaggerates the class.
         license: of the weights of a run, such as mit, for the card in the folder.
     """
     from diffusion_labs.cli.mistakes import MISTAKES
+    from diffusion_labs.interop import compile_sampler, export_sampler
     from diffusion_labs.interop.convert import (
         PRESETS,
         read_model,
@@ -65,16 +74,17 @@ def convert(
     from diffusion_labs.pretrained import save_pretrained
     from diffusion_labs.recipes.card import model_card
     from diffusion_labs.recipes.kinds import described
+    from diffusion_labs.recipes.program import write_program
     from diffusion_labs.recipes.run import load_run, read_run
     from diffusion_labs.recipes.stages import RUN_FILE
 
     if preset is not None:
         choose("preset", preset, PRESETS)
-    is_file = target.suffix == FILE
-    name = to or ("compvis" if is_file else "own")
-    if name not in (FILES if is_file else FOLDERS):
-        what = "a folder" if is_file else f"a file that ends in {FILE}"
-        raise UserError(f"--to {name} writes {what}, but DST is {target}; change one of them")
+    formats = FORMATS.get(target.suffix, FOLDERS)
+    name = to or formats[0]
+    if name not in formats:
+        ends = [f"a file that ends in {end}" for end, names in FORMATS.items() if name in names]
+        raise UserError(f"--to {name} writes {(*ends, 'a folder')[0]}, but DST is {target}; change one of them")
     writers: dict[str, Callable[..., Any]] = {
         "own": save_pretrained,
         "diffusers": write_diffusers,
@@ -88,6 +98,10 @@ def convert(
             told = {"sizes": described(sizes), "recipe": read_run(source)["recipe"]}
             card = model_card(source, license=license, name=str(target))
             writers["own"] = partial(save_pretrained, about=told, card=card)
+            for program, write in zip(PROGRAMS, (export_sampler, compile_sampler), strict=True):
+                writers[program] = partial(write_program, sizes=sizes, write=write, guidance_scale=guidance_scale)
+        elif name in PROGRAMS:
+            raise UserError(f"--to {name} is for the folder of a run alone; export_sampler takes any sampler")
         elif sigma_rel is not None:
             raise UserError("--sigma-rel is for the folder of a run alone")
         else:

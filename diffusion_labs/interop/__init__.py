@@ -47,6 +47,7 @@ from diffusion_labs.interop.diffusers_unet import (
     to_diffusers_unet,
 )
 from diffusion_labs.interop.dit import load_dit, to_dit
+from diffusion_labs.interop.exported_sampler import compile_sampler, export_sampler
 from diffusion_labs.interop.guided_diffusion import load_guided_diffusion, to_guided_diffusion
 from diffusion_labs.interop.key_rules import KeyRule, KeyRules, TensorChange, load_foreign
 from diffusion_labs.interop.lpips_weights import load_lpips, to_lpips
@@ -65,6 +66,8 @@ __all__ = [
     "KeyRule",
     "KeyRules",
     "TensorChange",
+    "compile_sampler",
+    "export_sampler",
     "from_diffusers_config",
     "from_diffusers_dit_config",
     "from_diffusers_mmdit_config",

@@ -146,6 +146,11 @@ def test_a_folder_of_images_trains_with_and_without_classes(tmp_path: Path, caps
         (["train", "digits", "--ema-decay", "2"], "ema_decay (2.0) must be in [0, 1)"),
         (["train", "digits", "--ema-sigma-rel", "0.1", "0.4"], "sigma_rel (0.4) must be in (0, 0.2887]"),
         (["convert", "sd1", "model", "--sigma-rel", "0.1"], "--sigma-rel is for the folder of a run alone"),
+        (["convert", "sd1", "program.pt2"], "--to pt2 is for the folder of a run alone"),
+        (
+            ["convert", "sd1", "program", "--to", "aoti"],
+            "--to aoti writes a file that ends in .pt2, but DST is program",
+        ),
         (["sample", "/no/such/run"], "is not the folder of a run"),
     ],
 )

@@ -76,6 +76,7 @@ GIVEN = {
     "BrownianNoise": SAMPLER + "x = torch.randn(3, 1, 8, 8)",
     "TarImages": TAR,
     "TarStream": TAR,
+    "export_sampler": SAMPLER + "noise, labels = torch.randn(2, 1, 8, 8), labels[:2]",
     "from_diffusers_config": SAMPLER + "import json, pathlib\n"
     "pathlib.Path('stable-diffusion/scheduler').mkdir(parents=True)\n"
     "pathlib.Path('stable-diffusion/scheduler/scheduler_config.json').write_text("
