@@ -94,15 +94,14 @@ def measure(
     while not hasattr(around.model, "reusing"):
         around = around.model
     network = around.model
-    classes = torch.arange(count) % len(sizes.class_names)
-    x = noise(model, sampler, sizes, count)
+    x, conditions = begun(model, sampler, sizes, count)
 
     def drawn(choice: Choice) -> Tensor:
         around.model = cached(network, choice)
         ddim = dl.DDIMSampler(
             guidance, sampler.schedule, sampler.predictor, eval_steps=choice.steps, grid=dl.trailing, progress_bar=False
         )
-        sample: Tensor = ddim.eval()(x, conditional_inputs={"class": classes})
+        sample: Tensor = ddim.eval()(x, conditional_inputs=conditions)
         return sample
 
     reference = drawn(Choice(reference_steps))
@@ -123,11 +122,14 @@ def cached(network: nn.Module, choice: Choice) -> nn.Module:
     return dl.DeepCache(network, interval=choice.interval, stages=choice.stages).eval()
 
 
-def noise(model: Any, sampler: Any, sizes: Any, count: int) -> Tensor:
-    """What sampling begins with, in pixels or latents."""
-    shape: Any = getattr(model, "latent_shape", None) or sizes.image_shape
-    prior: Tensor = sampler.schedule.sample_prior((count, *shape), seeded(range(count)))
-    return prior
+def begun(model: Any, sampler: Any, sizes: Any, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """What sampling begins with, in pixels or latents, and the classes in turn, as the network takes them."""
+    seeds, classes = seeded(range(count)), {"class": torch.arange(count) % len(sizes.class_names)}
+    if not hasattr(model, "condition"):
+        return sampler.schedule.sample_prior((count, *sizes.image_shape), seeds), classes
+    x = model.sample_prior(count, sizes.image_shape[1:], seeds)
+    with torch.no_grad():
+        return x, model.condition(classes, x)
 
 
 def page(
