@@ -136,10 +136,13 @@ class Answers:
         return way[min(int(index), len(way) - 1)] if way else None
 
     def _grow(self, request: Request, known: Any) -> Iterator[tuple[Any, ...]]:
-        way = []
+        way: list[Any] = []
         for images in self._paint(request, known):
-            way.append(shown(images))
-            yield way[-1], way, ""
+            picture = shown(images)
+            # One that is sent twice is written to its file again, while the browser may be reading it
+            if way and not (way[-1] == picture).all():
+                yield way[-1], way, ""
+            way.append(picture)
         yield way[-1], way, python_of(self.subject.source, request)
 
     def _paint(self, request: Request, known: Any = None) -> Iterator[Any]:
