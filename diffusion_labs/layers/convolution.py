@@ -40,6 +40,9 @@ class _Pointwise(nn.Module):
             to_tokens: whether to return a sequence of vectors ``[b, n, o]``, not planes ``[b, o, *d]``.
         """
         assert self.bias is not None, "conv makes none without"
+        if input.device.type != "cpu":
+            y: Tensor = super().forward(input)
+            return y.flatten(2).mT.contiguous() if to_tokens else y
         x = input.flatten(2)
         from_tokens = x.mT.is_contiguous() and not x.is_contiguous()
         x = x.mT if from_tokens else x
