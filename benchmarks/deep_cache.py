@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import diffusion_labs as dl
 from benchmarks.markdown import table
+from benchmarks.sampling_start import sampling_start
 from benchmarks.speed.rounds import Seconds, interleaved, ratio, spread
-from diffusion_labs.randomness import seeded
 from diffusion_labs.recipes.run import load_run, read_run
 
 WHOLE = "all stages in every step"
@@ -94,7 +94,7 @@ def measure(
     while not hasattr(around.model, "reusing"):
         around = around.model
     network = around.model
-    x, conditions = begun(model, sampler, sizes, count)
+    x, conditions = sampling_start(model, sizes, count)
 
     def drawn(choice: Choice) -> Tensor:
         around.model = cached(network, choice)
@@ -120,16 +120,6 @@ def cached(network: nn.Module, choice: Choice) -> nn.Module:
     if choice.interval == 1:
         return network
     return dl.DeepCache(network, interval=choice.interval, stages=choice.stages).eval()
-
-
-def begun(model: Any, sampler: Any, sizes: Any, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """What sampling begins with, in pixels or latents, and the classes in turn, as the network takes them."""
-    seeds, classes = seeded(range(count)), {"class": torch.arange(count) % len(sizes.class_names)}
-    if not hasattr(model, "condition"):
-        return sampler.schedule.sample_prior((count, *sizes.image_shape), seeds), classes
-    x = model.sample_prior(count, sizes.image_shape[1:], seeds)
-    with torch.no_grad():
-        return x, model.condition(classes, x)
 
 
 def page(

@@ -19,10 +19,10 @@ import tyro
 from torch import Tensor
 
 import diffusion_labs as dl
+from benchmarks.sampling_start import sampling_start
 from benchmarks.speed.machine import prepare
 from benchmarks.speed.rounds import interleaved, median, ratio, spread
 from benchmarks.speed.section import Claim, Plot, Section, Table
-from diffusion_labs.randomness import seeded
 from diffusion_labs.recipes.run import load_run
 
 SOLVERS: dict[str, Callable[..., Any]] = {
@@ -108,15 +108,7 @@ class Problem:
         if type(self.predictor) is not dl.VPredictor:
             raise ValueError(f"the model of --run ({options.run}) must predict v, as diffusers is told that it does")
         self.model.guidance_scale = options.guidance_scale
-        seeds = seeded(range(first_seed, first_seed + options.count))
-        given = {"class": torch.arange(options.count) % len(sizes.class_names)}
-        if hasattr(model, "condition"):  # of latents, whose classes are encoded
-            self.noise = model.sample_prior(options.count, sizes.image_shape[1:], seeds)
-            with torch.no_grad():
-                given = model.condition(given, self.noise)
-        else:
-            self.noise = self.schedule.sample_prior((options.count, *sizes.image_shape), seeds)
-        self.conditions = given
+        self.noise, self.conditions = sampling_start(model, sizes, options.count, first_seed=first_seed)
         self.aim = self.sampler(dl.DDIMSampler, dl.trailing, options.reference_steps)()
 
     def sampler(

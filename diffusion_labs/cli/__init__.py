@@ -20,9 +20,8 @@ COMMANDS = {
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }
 RESUMED = ("train", "encode")  # with --resume
-LARGE_PAGES = (
-    "THP_MEM_ALLOC_ENABLE"  # PyTorch reads it once: "1" is memory for large tensors in pages of 2 MB, on Linux
-)
+# PyTorch reads it once: "1" is memory for large tensors in pages of 2 MB, on Linux
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 HELP = """usage: diffusion-labs COMMAND [OPTIONS]
 
 Train diffusion models and sample from them.

@@ -22,6 +22,7 @@ from diffusion_labs.models.encoders import TransformersCLIP
 from diffusion_labs.models.encoders.tokenizer import import_transformers
 from diffusion_labs.randomness import seeded
 from diffusion_labs.recipes.any_images import AnyImages
+from diffusion_labs.recipes.card import interval_text
 from diffusion_labs.recipes.drawing import guided_by
 from diffusion_labs.recipes.model_sizes import ModelSizes, NoisedData
 from diffusion_labs.samplers import Sampler
@@ -167,10 +168,10 @@ def model_table(card: Mapping[str, Any]) -> str:
     lines = []
     if "clip_score" in card:
         found = card["clip_score"]
-        lines.append(f"CLIP score {_text(found)}; real images with these captions {found['real']:.5g}")
+        lines.append(f"CLIP score {interval_text(found)}; real images with these captions {found['real']:.5g}")
     if "bits_per_dimension" in card:
         found = card["bits_per_dimension"]
-        lines.append(f"bits per dimension of {found['images']} real images {_text(found)}")
+        lines.append(f"bits per dimension of {found['images']} real images {interval_text(found)}")
     if "loss_per_level" in card:
         found = card["loss_per_level"]
         lines.append(f"squared error of {found['of']} of {found['images']} real images at noise levels")
@@ -184,10 +185,6 @@ def _of(data: NoisedData) -> dict[str, Any]:
     """How many, of what, and with which conditional inputs of the network."""
     kind = "pixels" if data.pixels else "latents"
     return {"images": len(data.x0), "of": kind, "conditional_inputs": sorted(data.conditional_inputs)}
-
-
-def _text(found: Mapping[str, Any]) -> str:
-    return f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g})"
 
 
 def _columns(found: Mapping[str, Any], width: int) -> str:

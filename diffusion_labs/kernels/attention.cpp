@@ -18,16 +18,6 @@ struct Head {
   const float* at(int64_t i, int64_t channel) const { return data + i * token + channel; }
 };
 
-// `count` tokens from `first` on to t[channel][stride], a column each.
-void pack_columns(const Head& head, int64_t first, int64_t count, int64_t dim, float* t, int64_t stride) {
-  for (int64_t c = 0; c < dim; c += LANES)
-    for (int64_t i = 0; i < count; i += 4) {
-      Vector rows[4];
-      for (int j = 0; j < 4; ++j) rows[j] = load(head.at(first + i + j, c));
-      store_pixels(t + c * stride + i, stride, rows);
-    }
-}
-
 // The scores s[key / PANEL][BLOCK][PANEL] of a query, times `scale`, to e^(s - max); returns their sum.
 float exponentials(float* s, int64_t panels, float scale) {
   Vector most = broadcast(-INFINITY);
@@ -71,13 +61,13 @@ void attention(const float* q, const float* k, const float* v, float* y, int64_t
         const Head key{k + sample * k_sample + head * k_head, k_token};
         const Head value{v + sample * v_sample + head * v_head, v_token};
         for (int64_t panel = 0; panel < panels; ++panel)
-          pack_columns(key, panel * PANEL, PANEL, dim, keys.get() + panel * PANEL * dim, PANEL);
+          tokens_to_columns(key.at(panel * PANEL, 0), key.token, PANEL, dim, keys.get() + panel * PANEL * dim, PANEL);
         for (int64_t c = 0; c < dim; c += PANEL)
           for (int64_t i = 0; i < m; ++i) std::copy_n(value.at(i, c), PANEL, values.get() + c * m + i * PANEL);
 
         for (int64_t first = 0; first < n; first += BLOCK) {
           const int rows = (int)std::min<int64_t>(BLOCK, n - first);
-          pack_columns(query, first, rows, dim, queries.get(), BLOCK);
+          tokens_to_columns(query.at(first, 0), query.token, rows, dim, queries.get(), BLOCK);
           for (int64_t panel = 0; panel < panels; ++panel)
             product<1, BLOCK>(rows, queries.get(), 0, keys.get() + panel * PANEL * dim,
                               scores.get() + panel * BLOCK * PANEL, 1, (int)dim, false);

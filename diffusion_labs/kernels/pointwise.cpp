@@ -24,17 +24,10 @@ struct Layout {
 
 // `positions` of x from `first` on to a[channel][BLOCK]; what follows the last position is not written.
 void pack_rows(const float* x, const Layout& from, int64_t first, int64_t positions, float* a) {
-  if (!from.tokens) {
-    for (int64_t c = 0; c < from.channels; ++c)
-      std::copy_n(x + from.at(c, first), positions, a + c * BLOCK);
-    return;
-  }
-  for (int64_t c = 0; c < from.channels; c += LANES)
-    for (int64_t i = 0; i < positions; i += 4) {
-      Vector rows[4];
-      for (int j = 0; j < 4; ++j) rows[j] = load(x + from.at(c, first + i + j));
-      store_pixels(a + c * BLOCK + i, BLOCK, rows);
-    }
+  if (from.tokens)
+    tokens_to_columns(x + from.at(0, first), from.channels, positions, from.channels, a, BLOCK);
+  else
+    for (int64_t c = 0; c < from.channels; ++c) std::copy_n(x + from.at(c, first), positions, a + c * BLOCK);
 }
 
 // `positions` of x from `first` on to m[channel / PANEL][DEPTH][PANEL].

@@ -87,6 +87,17 @@ inline void store_pixels(float* p, size_t plane, Vector v[4 * quads]) {
     for (int quad = 0; quad < quads; ++quad) store_parts(p + i * plane + 4 * quad, plane, v[4 * quad + i]);
 }
 
+// `count` tokens of `channels` channels, `token` floats apart, to columns[channel][stride]; a multiple of 4 of them.
+inline void tokens_to_columns(const float* tokens, size_t token, int64_t count, int64_t channels, float* columns,
+                              size_t stride) {
+  for (int64_t c = 0; c < channels; c += LANES)
+    for (int64_t i = 0; i < count; i += 4) {
+      Vector rows[4];
+      for (int j = 0; j < 4; ++j) rows[j] = load(tokens + (i + j) * token + c);
+      store_pixels(columns + c * stride + i, stride, rows);
+    }
+}
+
 inline float sum(Vector v) {
   float total = 0;
   for (int i = 0; i < LANES; ++i) total += v[i];

@@ -34,13 +34,12 @@ def mean_interval(values: Tensor, level: float = 0.95) -> Interval:
     Raises:
         ValueError: for fewer values, or another level.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level ({level}) must be in (0, 1)")
+    deviations = _deviations(level)
     if len(values) < 2:
         raise ValueError(f"values ({len(values)}) must be at least 2 for an interval")
     values = values.double()
     mean, error = values.mean().item(), values.std().item() / len(values) ** 0.5
-    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    reach = deviations * error
     return Interval(mean, mean - reach, mean + reach)
 
 
@@ -81,8 +80,7 @@ def jackknife_all(
     generator: torch.Generator | None = None,
 ) -> list[Interval]:
     """``jackknife`` of several figures that are measured together."""
-    if not 0 < level < 1:
-        raise ValueError(f"level ({level}) must be in (0, 1)")
+    deviations = _deviations(level)
     sets = [(part,) if isinstance(part, Tensor) else tuple(part) for part in data]
     fewest = min(len(part[0]) for part in sets)
     if not 2 <= groups <= fewest:
@@ -101,5 +99,12 @@ def jackknife_all(
             kept = torch.ones(len(order), dtype=torch.bool).index_fill_(0, left_out, False)
             without.append(taken([*sets[:i], tuple(column[kept] for column in part), *sets[i + 1 :]]))
         variance += (groups - 1) ** 2 / groups * torch.stack(without).var(0)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * variance.sqrt()
+    reach = deviations * variance.sqrt()
     return [Interval(*row) for row in torch.stack([value, value - reach, value + reach], 1).tolist()]
+
+
+def _deviations(level: float) -> float:
+    """How many standard deviations of a normal distribution an interval reaches to either side."""
+    if not 0 < level < 1:
+        raise ValueError(f"level ({level}) must be in (0, 1)")
+    return NormalDist().inv_cdf((1 + level) / 2)

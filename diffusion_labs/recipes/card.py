@@ -1,6 +1,7 @@
 """The card of a run's model, for its folder and the hub: what it is, what it was trained on, and how good it is."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +79,26 @@ def _use(sizes: Any, name: str) -> str:
 def _measures(card: dict[str, Any]) -> str:
     rows = {"measure": f"samples ({card['level']:.0%} interval) | other real images"}
     for key, found in card["measures"].items():
-        rows[key] = f"{_interval(found)} | {found['real']:.5g}"
+        rows[key] = f"{interval_text(found)} | {found['real']:.5g}"
     if "clip_score" in card:
         found = card["clip_score"]
-        rows["CLIP score"] = f"{_interval(found)} | {found['real']:.5g}"
+        rows["CLIP score"] = f"{interval_text(found)} | {found['real']:.5g}"
     text = f"{card['count']} samples beside as many real images, in features of {card['extractor']}."
     parts = [text, _table(rows)]
     if "bits_per_dimension" in card:
         found = card["bits_per_dimension"]
-        parts.append(f"Bits per dimension of {found['images']} real images: {_interval(found)}.")
+        parts.append(f"Bits per dimension of {found['images']} real images: {interval_text(found)}.")
     if "loss_per_level" in card:
         found = card["loss_per_level"]
         levels = {"log-SNR": "squared error of clean data | of noise"}
         for row in found["levels"]:
-            levels[f"{row['log_snr']:.2f}"] = f"{_interval(row['x0'])} | {_interval(row['noise'])}"
+            levels[f"{row['log_snr']:.2f}"] = f"{interval_text(row['x0'])} | {interval_text(row['noise'])}"
         parts += [f"At noise levels, of the {found['of']} of {found['images']} real images:", _table(levels)]
     return "\n\n".join(parts)
 
 
-def _interval(found: dict[str, Any]) -> str:
+def interval_text(found: Mapping[str, Any]) -> str:
+    """A figure of an evaluation, with its interval."""
     return f"{found['value']:.5g} ({found['low']:.5g} to {found['high']:.5g})"
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.kernels.attention import attention, attention_without_gradient, fits
 from diffusion_labs.layers import merge_heads, split_heads_interleaved, split_heads_stacked
+from tests.kernels.comparison import operators
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -17,9 +18,7 @@ def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def used(*inputs: Tensor) -> bool:
-    with torch.profiler.profile() as profile:
-        attention(*inputs)
-    return any(event.key == "diffusion_labs::attention_without_gradient" for event in profile.key_averages())
+    return "diffusion_labs::attention_without_gradient" in operators(attention, *inputs)
 
 
 @pytest.mark.parametrize("keys", [64, 272])

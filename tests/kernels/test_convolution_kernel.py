@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_labs.kernels.convolution import convolution_3x3, winograd_convolution, winograd_weight_gradient
+from tests.kernels.comparison import error, operators
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -17,15 +18,9 @@ def tensors(b: int, c: int, o: int, h: int, w: int) -> tuple[Tensor, Tensor, Ten
     return torch.randn(b, c, h, w), torch.randn(o, c, 3, 3), torch.randn(o)
 
 
-def error(value: Tensor, exact: Tensor) -> float:
-    return float((value.detach().double() - exact.detach()).norm() / exact.detach().norm())
-
-
 def used(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the kernel is what computes."""
-    with torch.profiler.profile() as profile:
-        convolution_3x3(x, weight, bias)
-    return any(event.key == "diffusion_labs::winograd_convolution" for event in profile.key_averages())
+    return "diffusion_labs::winograd_convolution" in operators(convolution_3x3, x, weight, bias)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

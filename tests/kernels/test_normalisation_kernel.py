@@ -13,6 +13,7 @@ from diffusion_labs.kernels.normalisation import (
     reference,
 )
 from diffusion_labs.layers import GroupNormSiLU
+from tests.kernels.comparison import error
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -21,10 +22,6 @@ TOLERANCE = 2e-6
 
 def tensors(b: int, c: int, *size: int) -> list[Tensor]:
     return [3 * torch.randn(b, c, *size) + 1, torch.randn(b, c), torch.randn(b, c)]
-
-
-def error(value: Tensor, exact: Tensor) -> float:
-    return float((value.detach().double() - exact.detach()).norm() / exact.detach().norm())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

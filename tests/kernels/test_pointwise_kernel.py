@@ -8,16 +8,13 @@ from torch import Tensor
 
 from diffusion_labs.kernels.pointwise import fits, matrix_product, pointwise_convolution, weight_gradient
 from diffusion_labs.layers import conv
+from tests.kernels.comparison import error
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
 TOLERANCE = 2e-6
 LAYOUTS = list(itertools.product([False, True], repeat=2))
 SHAPES = [(32, 32, 48, 64), (40, 96, 32, 20), (8, 16, 16, 1024), (1, 256, 64, 300)]
-
-
-def error(value: Tensor, exact: Tensor) -> float:
-    return float((value.detach().double() - exact.detach()).norm() / exact.detach().norm())
 
 
 def tensors(b: int, c: int, o: int, n: int, from_tokens: bool = False) -> tuple[Tensor, Tensor, Tensor]:

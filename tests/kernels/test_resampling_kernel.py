@@ -1,5 +1,7 @@
 """Halves and doubles of images against PyTorch's."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,16 +9,15 @@ from torch import Tensor
 
 from diffusion_labs.kernels import average_pool, nearest_upsample
 from diffusion_labs.kernels.resampling import LEAST_SIZE, halve, repeat
+from tests.kernels.comparison import operators
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
 SHAPES = [(4, 64, 16, 16), (3, 48, 24, 20), (1, 300, 8, 30)]
 
 
-def used(function: object, x: Tensor) -> bool:
-    with torch.profiler.profile() as profile:
-        function(x)  # type: ignore[operator]
-    return any(event.key.startswith("diffusion_labs::") for event in profile.key_averages())
+def used(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    return any(name.startswith("diffusion_labs::") for name in operators(function, x))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
