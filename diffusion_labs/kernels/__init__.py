@@ -4,7 +4,7 @@ import torch
 
 from diffusion_labs.kernels.attention import attention
 from diffusion_labs.kernels.convolution import convolution_3x3
-from diffusion_labs.kernels.normalisation import fits_norm_silu, norm_silu
+from diffusion_labs.kernels.normalisation import fits_norm, norm
 from diffusion_labs.kernels.pointwise import pointwise_convolution
 from diffusion_labs.kernels.resampling import average_pool, nearest_upsample
 
@@ -18,8 +18,8 @@ __all__ = [
     "attention",
     "average_pool",
     "convolution_3x3",
-    "fits_norm_silu",
+    "fits_norm",
     "nearest_upsample",
-    "norm_silu",
+    "norm",
     "pointwise_convolution",
 ]

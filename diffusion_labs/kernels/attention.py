@@ -7,6 +7,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
+from diffusion_labs.kernels.operator import Operator
 
 PANEL = 16  # keys, and channels of a head: a multiple of them is computed at once
 QUERIES = 4  # likewise
@@ -42,7 +43,7 @@ def fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-@torch.library.custom_op("diffusion_labs::attention_without_gradient", mutates_args=())
+@Operator
 def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """See ``attention``, with the result as ``[b, n, h, d]``."""
     q, k, v = (value if value.stride(-1) == 1 else value.contiguous() for value in (q, k, v))

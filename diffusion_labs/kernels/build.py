@@ -13,7 +13,6 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,16 +68,18 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
             f"{name} needs the compiled kernels, which are not available here; this program was compiled by PyTorch "
             f"where they were: compile it again, here or with {SWITCH}=0"
         )
-    getattr(kernels, name)(*map(foreign, arguments), ctypes.c_int32(torch.get_num_threads()))
+    function = getattr(kernels, name)
+    if function.argtypes is None:
+        function.argtypes = [*map(foreign, arguments), ctypes.c_int32]
+    values = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+    function(*values, torch.get_num_threads())
 
 
-def foreign(value: Tensor | int | float | None) -> Any:
-    """A value as an argument of a compiled function."""
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if value is None:
-        return ctypes.c_void_p(None)
-    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
+def foreign(value: Tensor | int | float | None) -> type:
+    """The type of an argument of a compiled function."""
+    if value is None or isinstance(value, Tensor):
+        return ctypes.c_void_p
+    return ctypes.c_double if isinstance(value, float) else ctypes.c_int64
 
 
 def cache_folder() -> Path:

@@ -12,11 +12,13 @@ def suited(x: Tensor, *others: Tensor | None) -> bool:
     Not where PyTorch has to look into the operation: autocast, transforms of functions, subclasses of tensors that are
     split over processes or have no memory, and exported programs, which must run without this library.
     """
+    for tensor in (x, *others):
+        if tensor is not None and not (
+            tensor.is_cpu and tensor.dtype is torch.float32 and type(tensor) in (Tensor, torch.nn.Parameter)
+        ):
+            return False
     return (
-        all(t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in (x, *others))
-        and type(x) is Tensor
-        and all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in others)
-        and not torch.is_autocast_enabled("cpu")
+        not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
         and not torch._C._are_functorch_transforms_active()
         and available()

@@ -9,10 +9,12 @@ from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
+from diffusion_labs.kernels.operator import Operator
 
 CHANNELS = 16  # a multiple of them is computed at once
 TILE = 4  # pixels per side of a tile
 LEAST_TILES = 4  # with fewer, transforming the weights costs what is saved
+LEAST_TILES_PADDED = 16  # likewise, of outputs with channels of zeros
 BLOCK = 24  # tiles, whose transforms fit the L2 cache
 GRADIENT_BLOCK = 48  # more, as the gradients of all weights are read and written for each block
 
@@ -25,9 +27,14 @@ def convolution_3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         weight: ``[out_channels, in_channels, 3, 3]``.
         bias: ``[out_channels]``.
     """
-    if fits(x, weight) and suited(x, weight, bias):
+    if not (fits(x, weight) and suited(x, weight, bias)):
+        return F.conv2d(x, weight, bias, padding=1)
+    channels, more = weight.shape[0], -weight.shape[0] % CHANNELS
+    if more == 0:
         return winograd_convolution(x, weight, bias, False)
-    return F.conv2d(x, weight, bias, padding=1)
+    # With channels of zeros it is faster than without the kernel, even with 15 of them
+    weight, bias = F.pad(weight, (0, 0) * 3 + (0, more)), None if bias is None else F.pad(bias, (0, more))
+    return winograd_convolution(x, weight, bias, False)[:, :channels].contiguous()
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
@@ -35,15 +42,16 @@ def fits(x: Tensor, weight: Tensor) -> bool:
 
     In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
     """
+    least = LEAST_TILES if weight.shape[0] % CHANNELS == 0 else LEAST_TILES_PADDED
     return (
         x.dim() == 4
-        and weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == 0
+        and weight.shape[1] % CHANNELS == 0
         and x.shape[2] % TILE == x.shape[3] % TILE == 0
-        and (torch.compiler.is_compiling() or x.shape[0] * x.shape[2] * x.shape[3] >= LEAST_TILES * TILE**2)
+        and (torch.compiler.is_compiling() or x.shape[0] * x.shape[2] * x.shape[3] >= least * TILE**2)
     )
 
 
-@torch.library.custom_op("diffusion_labs::winograd_convolution", mutates_args=())
+@Operator
 def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Tensor:
     """The convolution; if ``flipped``, its transpose: kernels turned by half a turn, inputs and outputs exchanged.
 
@@ -55,19 +63,8 @@ def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, flipped
     """
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     y = _output(x, weight, bias, flipped)
-    call(
-        "winograd_convolution",
-        x,
-        weight,
-        bias,
-        y,
-        x.shape[0],
-        x.shape[1],
-        y.shape[1],
-        *x.shape[2:],
-        int(flipped),
-        BLOCK,
-    )
+    sizes = (x.shape[0], x.shape[1], y.shape[1], *x.shape[2:])
+    call("winograd_convolution", x, weight, bias, y, *sizes, int(flipped), BLOCK)
     return y
 
 
@@ -77,7 +74,7 @@ def _output(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Te
     return x.new_empty(x.shape[0], weight.shape[1 if flipped else 0], *x.shape[2:])
 
 
-@torch.library.custom_op("diffusion_labs::winograd_weight_gradient", mutates_args=())
+@Operator
 def winograd_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     """The gradient of the weights of a convolution.
 

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
+from diffusion_labs.kernels.operator import Operator
 
 LANES = 16  # numbers in the largest register
 LEAST_SIZE = 2**15  # with fewer numbers, calling the kernel costs what is saved
 HASH_BITS = 2**32 - 1
 
 
-def fits_norm_silu(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether ``norm_silu`` is written for these tensors, and faster than single operations.
+def fits_norm(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether ``norm`` is written for these tensors, and faster than single operations.
 
     In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
     """
@@ -28,8 +29,10 @@ def fits_norm_silu(x: Tensor, *others: Tensor | None) -> bool:
     )
 
 
-def norm_silu(x: Tensor, scale: Tensor, shift: Tensor, num_groups: int, eps: float, dropout: float = 0.0) -> Tensor:
-    """``dropout(SiLU(group_norm(x) * scale + shift))`` of what ``fits_norm_silu``.
+def norm(
+    x: Tensor, scale: Tensor, shift: Tensor, num_groups: int, eps: float, *, silu: bool = False, dropout: float = 0.0
+) -> Tensor:
+    """``dropout(SiLU(group_norm(x) * scale + shift))`` of what ``fits_norm``.
 
     Args:
         x: input ``[b, c, *size]``.
@@ -37,18 +40,27 @@ def norm_silu(x: Tensor, scale: Tensor, shift: Tensor, num_groups: int, eps: flo
         shift: ``[b, c]``.
         num_groups: groups of channels.
         eps: added to the variance.
+        silu: whether SiLU follows.
         dropout: rate of dropout. Which elements are dropped is a function of their number and of one draw from torch.
     """
     seed = torch.randint(2**62, ()) if dropout > 0 else None
-    return group_norm_silu(x, scale, shift, seed, num_groups, eps, dropout)[0]
+    return group_norm(x, scale, shift, seed, num_groups, eps, silu, dropout)[0]
 
 
 def reference(
-    x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    seed: Tensor | None,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    dropout: float,
 ) -> Tensor:
     """The same in PyTorch's operations, which can be differentiated any number of times."""
     shape = (*scale.shape, *[1] * (x.dim() - 2))
-    y = F.silu(F.group_norm(x, num_groups, eps=eps) * scale.reshape(shape) + shift.reshape(shape))
+    y = F.group_norm(x, num_groups, eps=eps) * scale.reshape(shape) + shift.reshape(shape)
+    y = F.silu(y) if silu else y
     return y if seed is None else y * random_mask(x.shape, seed, dropout).to(y)
 
 
@@ -64,27 +76,50 @@ def random_mask(shape: torch.Size, seed: Tensor, dropout: float) -> Tensor:
     return kept.reshape(shape) / (1 - dropout)
 
 
-@torch.library.custom_op("diffusion_labs::group_norm_silu", mutates_args=())
-def group_norm_silu(
-    x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
+@Operator
+def group_norm(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    seed: Tensor | None,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The result, and mean and 1 / standard deviation of each group, ``[b, groups]``; see ``norm_silu``."""
-    x, scale, shift = x.contiguous(), scale.contiguous(), shift.contiguous()
-    results = _results(x, scale, shift, seed, num_groups, eps, dropout)
-    sizes = (*x.shape[:2], math.prod(x.shape[2:]), num_groups)
-    call("norm_silu", x, scale, shift, *results, *sizes, eps, dropout, 0 if seed is None else int(seed))
+    """The result, and mean and 1 / standard deviation of each group, ``[b, groups]``; see ``norm``."""
+    x, scale, shift = x.contiguous(), _rows(scale), _rows(shift)
+    results = _results(x, scale, shift, seed, num_groups, eps, silu, dropout)
+    sizes = (*_sizes(x, num_groups, scale, shift), int(silu))
+    call("group_norm", x, scale, shift, *results, *sizes, eps, dropout, 0 if seed is None else int(seed))
     return results
 
 
-@group_norm_silu.register_fake
+def _rows(vectors: Tensor) -> Tensor:
+    """Rows that are each contiguous, as they are or copied; all are one row where one is for all samples."""
+    return vectors if vectors.stride(1) == 1 else vectors.contiguous()
+
+
+def _sizes(x: Tensor, num_groups: int, scale: Tensor, shift: Tensor) -> tuple[int, ...]:
+    return *x.shape[:2], math.prod(x.shape[2:]), num_groups, scale.stride(0), shift.stride(0)
+
+
+@group_norm.register_fake
 def _results(
-    x: Tensor, scale: Tensor, shift: Tensor, seed: Tensor | None, num_groups: int, eps: float, dropout: float
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    seed: Tensor | None,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[0], num_groups), x.new_empty(x.shape[0], num_groups)
 
 
-@torch.library.custom_op("diffusion_labs::group_norm_silu_gradient", mutates_args=())
-def group_norm_silu_gradient(
+@Operator
+def group_norm_gradient(
     dy: Tensor,
     x: Tensor,
     scale: Tensor,
@@ -93,18 +128,19 @@ def group_norm_silu_gradient(
     rstd: Tensor,
     seed: Tensor | None,
     eps: float,
+    silu: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, scale and shift, from that of the result."""
-    dy, x, scale, shift = dy.contiguous(), x.contiguous(), scale.contiguous(), shift.contiguous()
-    gradients = _gradients(dy, x, scale, shift, mean, rstd, seed, eps, dropout)
-    sizes = (*x.shape[:2], math.prod(x.shape[2:]), mean.shape[1])
+    dy, x, scale, shift = dy.contiguous(), x.contiguous(), _rows(scale), _rows(shift)
+    gradients = _gradients(dy, x, scale, shift, mean, rstd, seed, eps, silu, dropout)
+    sizes = (*_sizes(x, mean.shape[1], scale, shift), int(silu))
     seed_value = 0 if seed is None else int(seed)
-    call("norm_silu_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, dropout, seed_value)
+    call("group_norm_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, dropout, seed_value)
     return gradients
 
 
-@group_norm_silu_gradient.register_fake
+@group_norm_gradient.register_fake
 def _gradients(
     dy: Tensor,
     x: Tensor,
@@ -114,28 +150,30 @@ def _gradients(
     rstd: Tensor,
     seed: Tensor | None,
     eps: float,
+    silu: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, scale, shift, seed, _, ctx.eps, ctx.dropout = inputs
+    x, scale, shift, seed, _, *ctx.options = inputs
     _, mean, rstd = output
     ctx.save_for_backward(x, scale, shift, mean, rstd, seed)
     ctx.mark_non_differentiable(mean, rstd)
 
 
 def _backward(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    gradients = group_norm_silu_gradient(dy, *ctx.saved_tensors, ctx.eps, ctx.dropout)
-    return *gradients, None, None, None, None
+    gradients = group_norm_gradient(dy, *ctx.saved_tensors, *ctx.options)
+    return *gradients, None, None, None, None, None
 
 
-group_norm_silu.register_autograd(_backward, setup_context=_keep)
+group_norm.register_autograd(_backward, setup_context=_keep)
 
 
 def _keep_first(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.eps, ctx.dropout = inputs
+    *tensors, eps, silu, dropout = inputs
+    ctx.options = eps, silu, dropout
     ctx.save_for_backward(*tensors)
 
 
@@ -143,10 +181,11 @@ def _second_backward(ctx: Any, *second: Tensor) -> tuple[Tensor | None, ...]:
     *inputs, mean, _, seed = ctx.saved_tensors
     with torch.enable_grad():
         dy, x, scale, shift = (value.detach().requires_grad_() for value in inputs)
-        y = reference(x, scale, shift, seed, mean.shape[1], ctx.eps, ctx.dropout)
+        y = reference(x, scale, shift, seed, mean.shape[1], *ctx.options)
         first = torch.autograd.grad(y, (x, scale, shift), dy, create_graph=True)
-        gradients = torch.autograd.grad(first, (dy, x, scale, shift), second)
-    return *gradients, None, None, None, None, None
+        # Without SiLU nothing depends on the shift
+        gradients = torch.autograd.grad(first, (dy, x, scale, shift), second, allow_unused=True)
+    return *gradients, None, None, None, None, None, None
 
 
-group_norm_silu_gradient.register_autograd(_second_backward, setup_context=_keep_first)
+group_norm_gradient.register_autograd(_second_backward, setup_context=_keep_first)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
+from diffusion_labs.kernels.operator import Operator
 
 CHANNELS = 16  # a multiple of them is computed at once
 POSITIONS = 4  # likewise
@@ -51,7 +52,7 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor, from_tokens: bool, to_to
     return y.mT.contiguous() if to_tokens else y
 
 
-@torch.library.custom_op("diffusion_labs::matrix_product", mutates_args=())
+@Operator
 def matrix_product(
     x: Tensor, weight: Tensor, bias: Tensor | None, from_tokens: bool, to_tokens: bool, flipped: bool
 ) -> Tensor:
@@ -73,8 +74,8 @@ def _output(
     return x.new_empty(x.shape[0], *((size, out) if to_tokens else (out, size)))
 
 
-@torch.library.custom_op("diffusion_labs::matrix_product_weight_gradient", mutates_args=())
-def weight_gradient(x: Tensor, dy: Tensor, from_tokens: bool, to_tokens: bool) -> Tensor:
+@Operator
+def matrix_product_weight_gradient(x: Tensor, dy: Tensor, from_tokens: bool, to_tokens: bool) -> Tensor:
     """The gradient of the weights ``[out_channels, in_channels]``, from the input and the gradient of the output."""
     x, dy = x.contiguous(), dy.contiguous()
     dw = _weights(x, dy, from_tokens, to_tokens)
@@ -84,7 +85,7 @@ def weight_gradient(x: Tensor, dy: Tensor, from_tokens: bool, to_tokens: bool) -
     return dw
 
 
-@weight_gradient.register_fake
+@matrix_product_weight_gradient.register_fake
 def _weights(x: Tensor, dy: Tensor, from_tokens: bool, to_tokens: bool) -> Tensor:
     return x.new_empty(dy.shape[2 if to_tokens else 1], x.shape[2 if from_tokens else 1])
 
@@ -101,7 +102,9 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[0]:
         dx = matrix_product(dy, weight, None, to_tokens, from_tokens, not flipped)
     if ctx.needs_input_grad[1]:
-        dw = weight_gradient(*((dy, x, to_tokens, from_tokens) if flipped else (x, dy, from_tokens, to_tokens)))
+        dw = matrix_product_weight_gradient(
+            *((dy, x, to_tokens, from_tokens) if flipped else (x, dy, from_tokens, to_tokens))
+        )
     bias = dy.sum((0, 1) if to_tokens else (0, 2)) if ctx.needs_input_grad[2] else None
     return dx, dw, bias, None, None, None
 
@@ -121,7 +124,7 @@ def _second_gradients(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:
     return dx, matrix_product(x, ddw, None, ctx.from_tokens, ctx.to_tokens, False), None, None
 
 
-weight_gradient.register_autograd(_second_gradients, setup_context=_keep_both)
+matrix_product_weight_gradient.register_autograd(_second_gradients, setup_context=_keep_both)
 
 
 @register_flop_formula(torch.ops.diffusion_labs.matrix_product)

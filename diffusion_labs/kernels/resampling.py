@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
+from diffusion_labs.kernels.operator import Operator
 
 LEAST_SIZE = 2**14  # numbers of the smaller image, with fewer of which calling the kernel costs what is saved
 
@@ -33,7 +34,7 @@ def _fits(x: Tensor, share: int) -> bool:
     return x.dim() == 4 and large and suited(x)
 
 
-@torch.library.custom_op("diffusion_labs::halve", mutates_args=())
+@Operator
 def halve(x: Tensor, factor: float) -> Tensor:
     """The sum of each 2 x 2 pixels of ``[b, c, h, w]``, times a factor."""
     x = x.contiguous()
@@ -47,7 +48,7 @@ def _half(x: Tensor, factor: float) -> Tensor:
     return x.new_empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
 
 
-@torch.library.custom_op("diffusion_labs::repeat", mutates_args=())
+@Operator
 def repeat(x: Tensor, factor: float) -> Tensor:
     """Each pixel of ``[b, c, h, w]`` 2 x 2 times, times a factor."""
     x = x.contiguous()

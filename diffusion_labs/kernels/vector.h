@@ -24,6 +24,7 @@ inline void store(float* p, Vector v) { *(Unaligned*)p = v; }
 // of pixels has those of channel i of each four channels, a vector of channels all of them at one pixel.
 #ifdef __AVX512F__
 inline Vector broadcast(float value) { return (Vector)_mm512_set1_ps(value); }
+inline Vector about_reciprocal(Vector v) { return (Vector)_mm512_rcp14_ps((__m512)v); }
 
 inline Vector parts(const float* p, size_t plane) {
   const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * plane), 1);
@@ -50,6 +51,7 @@ inline void transpose(Vector v[4]) {
 }
 #else
 inline Vector broadcast(float value) { return (Vector)_mm256_set1_ps(value); }
+inline Vector about_reciprocal(Vector v) { return (Vector)_mm256_rcp_ps((__m256)v); }
 
 inline Vector parts(const float* p, size_t plane) {
   return (Vector)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * plane), 1);
@@ -96,6 +98,12 @@ inline void tokens_to_columns(const float* tokens, size_t token, int64_t count, 
       for (int j = 0; j < 4; ++j) rows[j] = load(tokens + (i + j) * token + c);
       store_pixels(columns + c * stride + i, stride, rows);
     }
+}
+
+// 1 / v of what is neither 0 nor infinite, by a step of Newton's method, as a division takes longer.
+inline Vector reciprocal(Vector v) {
+  const Vector y = about_reciprocal(v);
+  return y * (2 - v * y);
 }
 
 inline float sum(Vector v) {

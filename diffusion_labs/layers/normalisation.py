@@ -9,7 +9,7 @@ from diffusion_labs import kernels
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation (arXiv 1803.08494, Eq. 1) computed in float32 or better.
+    """Group normalisation (arXiv 1803.08494, Eq. 1) computed in float32 or better, by a faster kernel if there is one.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with mean and variance over the positions
     and the channels of one group. Statistics over a large image overflow in float16 and round badly
@@ -33,6 +33,10 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(num_groups, num_channels, eps=eps)
 
     def forward(self, input: Float[Tensor, "b c *d"]) -> Float[Tensor, "b c *d"]:
+        if kernels.fits_norm(input, self.weight):
+            factor, offset = self.weight.expand(input.shape[:2]), self.bias.expand(input.shape[:2])
+            return kernels.norm(input, factor, offset, self.num_groups, self.eps)
+
         dtype = torch.promote_types(input.dtype, torch.float32)
         y = F.group_norm(input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps)
         return y.to(input.dtype)
@@ -59,16 +63,17 @@ class GroupNormSiLU(GroupNorm):
         shift: Float[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c *d"]:
         """Normalise, scale, shift and activate; scale and shift are 0 by default."""
-        if kernels.fits_norm_silu(input, self.weight, scale, shift):
+        if kernels.fits_norm(input, self.weight, scale, shift):
             factor: Tensor = self.weight
             offset: Tensor = self.bias
             if scale is not None:
-                factor, offset = factor * (1 + scale), offset * (1 + scale)
+                amplified = 1 + scale
+                factor, offset = factor * amplified, offset * amplified
             if shift is not None:
                 offset = offset + shift
             factor, offset = factor.expand(input.shape[:2]), offset.expand(input.shape[:2])
             dropout = self.dropout if self.training else 0.0
-            return kernels.norm_silu(input, factor, offset, self.num_groups, self.eps, dropout)
+            return kernels.norm(input, factor, offset, self.num_groups, self.eps, silu=True, dropout=dropout)
 
         y = super().forward(input)
         if scale is not None:

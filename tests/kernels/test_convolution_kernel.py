@@ -11,7 +11,10 @@ from tests.kernels.comparison import error, operators
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
 TOLERANCE = 1e-5  # of float32; the plain convolution has 1e-6
-SHAPES = [(16, 32, 32, 32, 32), (2, 16, 48, 32, 8), (16, 128, 64, 4, 4), (3, 32, 16, 12, 20), (1, 256, 16, 16, 16)]
+SHAPES = [
+    *((16, 32, 32, 32, 32), (2, 16, 48, 32, 8), (16, 128, 64, 4, 4), (3, 32, 16, 12, 20), (1, 256, 16, 16, 16)),
+    *((4, 32, 3, 16, 16), (2, 16, 1, 16, 16), (1, 48, 40, 16, 16)),  # outputs that are padded
+]
 
 
 def tensors(b: int, c: int, o: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +80,7 @@ def test_the_result_is_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(16, 33, 32, 16, 16), (16, 32, 3, 16, 16), (16, 32, 32, 15, 16), (16, 32, 32, 16, 18), (1, 32, 32, 4, 8)]
+    "shape", [(16, 33, 32, 16, 16), (16, 32, 32, 15, 16), (16, 32, 32, 16, 18), (1, 32, 32, 4, 8), (1, 32, 3, 8, 8)]
 )
 def test_other_sizes_are_left_to_pytorch(shape: tuple[int, ...]) -> None:
     inputs = tensors(*shape)
@@ -111,5 +114,5 @@ def test_the_switch_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_operators_keep_the_rules_of_pytorch() -> None:
     x, weight, bias = (value.requires_grad_() for value in tensors(2, 16, 32, 16, 16))
     for flipped, value in ((False, x), (True, torch.randn(2, 32, 16, 16, requires_grad=True))):
-        torch.library.opcheck(winograd_convolution, (value, weight, None if flipped else bias, flipped))
-    torch.library.opcheck(winograd_weight_gradient, (x, torch.randn(2, 32, 16, 16, requires_grad=True)))
+        torch.library.opcheck(winograd_convolution.registered, (value, weight, None if flipped else bias, flipped))
+    torch.library.opcheck(winograd_weight_gradient.registered, (x, torch.randn(2, 32, 16, 16, requires_grad=True)))

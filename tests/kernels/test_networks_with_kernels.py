@@ -14,7 +14,7 @@ from diffusion_labs.kernels import build, convolution, normalisation, pointwise,
 
 NAMES = {
     *("winograd_convolution", "winograd_weight_gradient", "pointwise", "pointwise_weight_gradient"),
-    *("norm_silu", "norm_silu_gradient", "halve", "repeat"),
+    *("group_norm", "group_norm_gradient", "halve", "repeat"),
 }
 
 
@@ -125,7 +125,7 @@ def test_selective_checkpointing_keeps_the_convolutions(called: list[str]) -> No
         dl.set_checkpointing(model, setting)
         called.clear()
         results(model, batch())
-        counts.append({name: called.count(name) for name in ("winograd_convolution", "norm_silu")})
+        counts.append({name: called.count(name) for name in ("winograd_convolution", "group_norm")})
     plain, selective, full = counts
     assert selective["winograd_convolution"] == plain["winograd_convolution"] < full["winograd_convolution"]
-    assert selective["norm_silu"] > plain["norm_silu"]
+    assert selective["group_norm"] > plain["group_norm"]

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.kernels.normalisation import (
-    fits_norm_silu,
-    group_norm_silu,
-    group_norm_silu_gradient,
-    norm_silu,
+    fits_norm,
+    group_norm,
+    group_norm_gradient,
+    norm,
     random_mask,
     reference,
 )
@@ -24,14 +24,15 @@ def tensors(b: int, c: int, *size: int) -> list[Tensor]:
     return [3 * torch.randn(b, c, *size) + 1, torch.randn(b, c), torch.randn(b, c)]
 
 
+@pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("shape", [(4, 32, 32, 32), (3, 96, 8, 4), (2, 64, 48), (2, 32, 4, 4, 4)])
-def test_outputs_and_gradients_equal_those_in_float64(shape: tuple[int, ...], dropout: float) -> None:
+def test_outputs_and_gradients_equal_those_in_float64(shape: tuple[int, ...], dropout: float, silu: bool) -> None:
     inputs = [value.requires_grad_() for value in tensors(*shape)]
     exact = [value.detach().double().requires_grad_() for value in inputs]
     seed = torch.tensor(2**61 + 12345) if dropout else None
-    y, *_ = group_norm_silu(*inputs, seed, 16, 1e-5, dropout)
-    y_exact = reference(*exact, seed, 16, 1e-5, dropout)
+    y, *_ = group_norm(*inputs, seed, 16, 1e-5, silu, dropout)
+    y_exact = reference(*exact, seed, 16, 1e-5, silu, dropout)
     assert error(y, y_exact) < TOLERANCE
     dy = torch.randn_like(y)
     for value, expected in zip(
@@ -40,26 +41,26 @@ def test_outputs_and_gradients_equal_those_in_float64(shape: tuple[int, ...], dr
         assert error(value, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradients_of_gradients_equal_those_in_float64(dropout: float) -> None:
+@pytest.mark.parametrize(("dropout", "silu"), [(0.0, True), (0.3, True), (0.0, False)])
+def test_gradients_of_gradients_equal_those_in_float64(dropout: float, silu: bool) -> None:
     inputs = [value.requires_grad_() for value in tensors(2, 32, 8, 8)]
     exact = [value.detach().double().requires_grad_() for value in inputs]
     seed = torch.tensor(7) if dropout else None
 
     def second(y: Tensor, values: list[Tensor]) -> tuple[Tensor, ...]:
-        first = torch.autograd.grad(y.square().sum(), values, create_graph=True)
+        first = torch.autograd.grad(y.pow(3).sum(), values, create_graph=True)  # squares of a norm are constant
         return torch.autograd.grad(sum(value.square().sum() for value in first), values)
 
-    results = second(group_norm_silu(*inputs, seed, 32, 1e-5, dropout)[0], inputs)
-    for value, expected in zip(results, second(reference(*exact, seed, 32, 1e-5, dropout), exact), strict=True):
+    results = second(group_norm(*inputs, seed, 32, 1e-5, silu, dropout)[0], inputs)
+    for value, expected in zip(results, second(reference(*exact, seed, 32, 1e-5, silu, dropout), exact), strict=True):
         assert error(value, expected) < 1e-4
 
 
 def test_large_inputs_neither_overflow_nor_vanish() -> None:
     x, scale, shift = torch.randn(1, 32, 8, 8), torch.full((1, 32), 100.0), torch.zeros(1, 32)
-    y = norm_silu(x, scale, shift, 32, 1e-5)
+    y = norm(x, scale, shift, 32, 1e-5, silu=True)
     assert torch.isfinite(y).all()
-    torch.testing.assert_close(y, reference(x, scale, shift, None, 32, 1e-5, 0.0))
+    torch.testing.assert_close(y, reference(x, scale, shift, None, 32, 1e-5, True, 0.0))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -82,7 +83,7 @@ def test_dropout_follows_the_seed_of_torch() -> None:
         torch.manual_seed(seed)
         return layer(x)
 
-    assert fits_norm_silu(x, layer.weight)
+    assert fits_norm(x, layer.weight)
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
     assert (draw(0) == 0).float().mean() == pytest.approx(0.2, abs=0.01)
@@ -102,10 +103,10 @@ def test_the_layer_equals_its_plain_path(given: str, monkeypatch: pytest.MonkeyP
         y = layer(x, **modulation)
         return [y, *torch.autograd.grad(y, values, dy)]
 
-    assert fits_norm_silu(x, layer.weight, scale, shift)
+    assert fits_norm(x, layer.weight, scale, shift)
     results = run()
     monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "0")
-    assert not fits_norm_silu(x, layer.weight, scale, shift)
+    assert not fits_norm(x, layer.weight, scale, shift)
     for value, expected in zip(results, run(), strict=True):
         assert error(value, expected.double()) < 1e-5
 
@@ -113,9 +114,8 @@ def test_the_layer_equals_its_plain_path(given: str, monkeypatch: pytest.MonkeyP
 def test_the_operators_keep_the_rules_of_pytorch() -> None:
     x, scale, shift = (value.requires_grad_() for value in tensors(2, 32, 8, 8))
     seed = torch.tensor(3)
-    for arguments in ((None, 32, 1e-5, 0.0), (seed, 32, 1e-5, 0.5)):
-        torch.library.opcheck(group_norm_silu, (x, scale, shift, *arguments))
+    for arguments in ((None, 32, 1e-5, True, 0.0), (seed, 32, 1e-5, False, 0.5)):
+        torch.library.opcheck(group_norm.registered, (x, scale, shift, *arguments))
     mean, rstd = torch.zeros(2, 32), torch.ones(2, 32)
-    torch.library.opcheck(
-        group_norm_silu_gradient, (x.detach(), *(v.detach() for v in (x, scale, shift)), mean, rstd, seed, 1e-5, 0.5)
-    )
+    values = (x.detach(), *(value.detach() for value in (x, scale, shift)), mean, rstd)
+    torch.library.opcheck(group_norm_gradient.registered, (*values, seed, 1e-5, True, 0.5))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_labs.kernels.pointwise import fits, matrix_product, pointwise_convolution, weight_gradient
+from diffusion_labs.kernels.pointwise import fits, matrix_product, matrix_product_weight_gradient, pointwise_convolution
 from diffusion_labs.layers import conv
 from tests.kernels.comparison import error
 
@@ -87,6 +87,6 @@ def test_a_layer_takes_images_and_vectors_in_a_row_as_they_are() -> None:
 def test_the_operators_keep_the_rules_of_pytorch(from_tokens: bool, to_tokens: bool) -> None:
     x, weight, bias = (value.requires_grad_() for value in tensors(2, 32, 16, 12, from_tokens))
     y = matrix_product(x, weight, bias, from_tokens, to_tokens, False).detach().requires_grad_()
-    torch.library.opcheck(matrix_product, (x, weight, bias, from_tokens, to_tokens, False))
-    torch.library.opcheck(matrix_product, (y, weight, None, to_tokens, from_tokens, True))
-    torch.library.opcheck(weight_gradient, (x, y, from_tokens, to_tokens))
+    torch.library.opcheck(matrix_product.registered, (x, weight, bias, from_tokens, to_tokens, False))
+    torch.library.opcheck(matrix_product.registered, (y, weight, None, to_tokens, from_tokens, True))
+    torch.library.opcheck(matrix_product_weight_gradient.registered, (x, y, from_tokens, to_tokens))

@@ -62,4 +62,4 @@ def test_what_is_small_for_a_double_is_what_is_small_for_a_half() -> None:
 
 def test_the_operators_keep_the_rules_of_pytorch() -> None:
     for operator in (halve, repeat):
-        torch.library.opcheck(operator, (torch.randn(2, 3, 6, 8, requires_grad=True), 0.5))
+        torch.library.opcheck(operator.registered, (torch.randn(2, 3, 6, 8, requires_grad=True), 0.5))
