@@ -185,6 +185,7 @@ from .samplers.dpm_solver_pp_2m import DPMSolverPP2MSampler as DPMSolverPP2MSamp
 from .samplers.dpm_solver_pp_2s import DPMSolverPP2SSampler as DPMSolverPP2SSampler
 from .samplers.dpm_solver_pp_3m import DPMSolverPP3MSampler as DPMSolverPP3MSampler
 from .samplers.euler import EulerSampler as EulerSampler
+from .samplers.fitted import FittedSampler as FittedSampler
 from .samplers.flow_adams import FlowAdamsSampler as FlowAdamsSampler
 from .samplers.heun import HeunSampler as HeunSampler
 from .samplers.unipc import UniPCSampler as UniPCSampler

@@ -124,6 +124,7 @@ SAMPLERS: dict[str, Callable[..., dl.Sampler]] = {
     "plms": dl.PLMSSampler,
     "pndm": dl.PNDMSampler,
     "dpmpp_sde_3m": dl.DPMSolverPPSDE3MSampler,
+    "fitted": dl.FittedSampler,  # with the weights of DDIM
     "sa_solver": dl.SASolverSampler,
     "sa_solver_half": lambda *args, **options: dl.SASolverSampler(*args, tau=0.5, corrector_order=1, **options),
     "sa_solver_ode": lambda *args, **options: dl.SASolverSampler(*args, tau=no_noise, **options),

@@ -29,6 +29,7 @@ from diffusion_labs.samplers.edm_stochastic import EDMStochasticSampler
 from diffusion_labs.samplers.euler import EulerSampler
 from diffusion_labs.samplers.euler_ancestral import EulerAncestralSampler
 from diffusion_labs.samplers.euler_maruyama import EulerMaruyamaSampler
+from diffusion_labs.samplers.fitted import FittedSampler
 from diffusion_labs.samplers.flow_adams import FlowAdamsSampler
 from diffusion_labs.samplers.grids import (
     all_steps,
@@ -82,6 +83,7 @@ __all__ = [
     "EDMStochasticSampler",
     "DPM2AncestralSampler",
     "AdamsSampler",
+    "FittedSampler",
     "FlowAdamsSampler",
     "AdaptiveSampler",
     "DPMSolverPPSDE3MSampler",

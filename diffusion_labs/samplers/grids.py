@@ -139,11 +139,12 @@ def at_times(times: Sequence[float]) -> Grid:
     given = torch.as_tensor(times, dtype=torch.float64, device="cpu")
     if given.ndim != 1 or len(given) == 0 or not bool((given.diff() < 0).all()):
         raise ValueError(f"times must be a list of strictly decreasing times; got {times}")
-    return partial(given_times, given)
+    return partial(given_times, tuple(given.tolist()))  # numbers, which a graph takes as constant
 
 
-def given_times(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
+def given_times(given: tuple[float, ...], schedule: Schedule, steps: int) -> Tensor:
     """The grid of ``at_times``."""
+    times = torch.tensor(given, dtype=torch.float64, device="cpu")
     if steps != len(times):
         raise ValueError(f"at_times has {len(times)} times, not eval_steps={steps}; give eval_steps={len(times)}")
     if times[0] > schedule.terminal or times[-1] <= schedule.clean:
@@ -152,7 +153,7 @@ def given_times(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
             f"({schedule.clean:g}, {schedule.terminal:g}]; leave out what is beyond, and clean data"
         )
     snapped = schedule.snap(times)
-    return snapped if torch.equal(snapped.double(), times) else times.clone()
+    return snapped if torch.equal(snapped.double(), times) else times
 
 
 def between_ends(schedule: Schedule, steps: int, space: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:

@@ -53,6 +53,10 @@ with tarfile.open("shards/part-0.tar", "w") as tar:
 
 # What an example takes for granted, by the name of what it belongs to: statements, with ``c`` for the catalogue
 GIVEN = {
+    "FittedSampler": f"""{PROCESS}
+model = dl.IdealDenoiser(predictor, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), 0.3)
+noise = schedule.sample_prior((64, 2), dl.seeded(range(64)))
+""",
     "AutoGuidance": NETWORK,
     "CFGuidance": "network = dl.adm_unet(model_channels=32, classes={'class': 3}, vectors={'text': 4, 'image': 5})",
     "CFGuidancePlusPlus": NETWORK,
