@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from diffusion_labs.playground.code import python_of
 from diffusion_labs.playground.convergence import MANY, errors
 from diffusion_labs.playground.look import CSS, theme
 from diffusion_labs.playground.painting import Subject, distance, paint
-from diffusion_labs.playground.pictures import known_of, plot, shown
+from diffusion_labs.playground.pictures import kept, known_of, plot, shown
 from diffusion_labs.playground.request import Request
 from diffusion_labs.recipes.components import components
 
@@ -24,8 +25,8 @@ def build_page(subject: Subject) -> Any:
         ImportError: naming the extra, without Gradio.
     """
     gr = _gradio()
-    answers = Answers(subject, gr.Error)
     with gr.Blocks(title="diffusion_labs", analytics_enabled=False, fill_width=True) as page:
+        answers = Answers(subject, gr.Error, Path(page.GRADIO_CACHE))
         gr.Markdown(f"# Playground\n{_what(subject)}", elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=280):
@@ -78,14 +79,19 @@ def launch(page: Any, *, host: str = "127.0.0.1", port: int | None = None, wait:
 class Answers:
     """What the buttons do. Every request is on its own: nothing is kept between them but on the visitor's page.
 
+    Pictures are given to Gradio as files: those that it makes of pixels, it writes again when a picture comes again,
+    while the browser may be reading them.
+
     Args:
         subject: the model.
         error: the exception that Gradio shows to the visitor.
+        folder: of the files, one that Gradio serves.
     """
 
-    def __init__(self, subject: Subject, error: Callable[..., Exception]) -> None:
+    def __init__(self, subject: Subject, error: Callable[..., Exception], folder: Path) -> None:
         self.subject = subject
         self.error = error
+        self.folder = folder
 
     def draw(self, *settings: Any) -> Iterator[tuple[Any, ...]]:
         """The picture as it grows, the way there, how long it is, and at last the code."""
@@ -103,7 +109,7 @@ class Answers:
         """The first picture, for the editor."""
         request = replace(self._request(settings), count=1)
         *_, images = self._paint(request)
-        image = shown(images, padding=0)
+        image = self._file(shown(images, padding=0))
         return {"background": image, "layers": [], "composite": image}
 
     def compare(
@@ -115,11 +121,11 @@ class Answers:
         one: Any = None
         other: Any = None
         for one in self._paint(first):
-            yield shown(one), None, ""
+            yield self._file(shown(one)), None, ""
         for other in self._paint(second):
-            yield shown(one), shown(other), ""
+            yield self._file(shown(one)), self._file(shown(other)), ""
         apart = f"Root mean square difference: **{distance(one, other):.4f}** (black to white is 2)"
-        yield shown(one), shown(other), apart
+        yield self._file(shown(one)), self._file(shown(other)), apart
 
     def errors(self, *settings: Any) -> Iterator[Any]:
         """The plot of the errors of the sampler that is chosen, and of DDIM, as it is measured."""
@@ -129,21 +135,21 @@ class Answers:
             found[name] = []
             for point in self._each(lambda name=name: errors(self.subject, replace(request, sampler=name))):  # type: ignore[misc]
                 found[name].append(point)
-                yield plot(found)
+                yield self._file(plot(found))
 
     def step(self, way: Sequence[Any] | None, index: float) -> Any:
         """A picture of the way."""
         return way[min(int(index), len(way) - 1)] if way else None
 
     def _grow(self, request: Request, known: Any) -> Iterator[tuple[Any, ...]]:
-        way: list[Any] = []
+        way: list[str] = []
         for images in self._paint(request, known):
-            picture = shown(images)
-            # One that is sent twice is written to its file again, while the browser may be reading it
-            if way and not (way[-1] == picture).all():
-                yield way[-1], way, ""
-            way.append(picture)
+            way.append(self._file(shown(images)))
+            yield way[-1], way, ""
         yield way[-1], way, python_of(self.subject.source, request)
+
+    def _file(self, picture: Any) -> str:
+        return kept(picture, self.folder)
 
     def _paint(self, request: Request, known: Any = None) -> Iterator[Any]:
         return self._each(lambda: paint(self.subject, request, known))
@@ -227,7 +233,14 @@ def _draw_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
     button = gr.Button("Draw", variant="primary")
     _way(gr, answers, way, picture)
     code = gr.Code(language="python", label="The Python that makes these pictures", interactive=False)
-    button.click(answers.draw, settings, [picture, way, code], api_name="draw", show_progress="minimal")
+    button.click(
+        answers.draw,
+        settings,
+        [picture, way, code],
+        api_name="draw",
+        show_progress="minimal",
+        show_progress_on=picture,
+    )
 
 
 def _inpaint_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
