@@ -62,7 +62,7 @@ def sample(
     from diffusion_labs.recipes.components import find_component
     from diffusion_labs.recipes.drawing import draw, guide_prior
     from diffusion_labs.recipes.run import load_run
-    from diffusion_labs.recipes.variants import with_sampler
+    from diffusion_labs.recipes.variants import doubts, with_sampler
     from diffusion_labs.recipes.wanted import check_complete, wanted
 
     for name, value in (("count", count), ("steps", steps)):
@@ -81,6 +81,9 @@ def sample(
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
         model = with_sampler(model, sizes, kind, times)
+        if kind is not None or times is not None:
+            for finding in doubts(model, sizes, steps):
+                print(finding, file=sys.stderr)
         what = wanted(sizes, class_name, prompt, count)
         drawing = partial(draw, model, sizes, what, seed=seed, guidance_scale=guidance_scale)
         if compile:

@@ -23,12 +23,16 @@ class Answers:
     Args:
         subject: the model.
         error: the exception that Gradio shows to the visitor.
+        warn: shows a text to the visitor.
         folder: of the files, one that Gradio serves.
     """
 
-    def __init__(self, subject: Subject, error: Callable[..., Exception], folder: Path) -> None:
+    def __init__(
+        self, subject: Subject, error: Callable[..., Exception], warn: Callable[[str], object], folder: Path
+    ) -> None:
         self.subject = subject
         self.error = error
+        self.warn = warn
         self.folder = folder
 
     def draw(self, *settings: Any) -> Iterator[tuple[Any, ...]]:
@@ -79,6 +83,8 @@ class Answers:
         return way[min(int(index), len(way) - 1)] if way else None
 
     def _grow(self, request: Request, known: Any) -> Iterator[tuple[Any, ...]]:
+        for finding in request.doubts(self.subject.model, self.subject.sizes):
+            self.warn(f"{finding.message}. {finding.remedy}")
         way: list[str] = []
         for images in self._paint(request, known):
             way.append(self._file(shown(images)))

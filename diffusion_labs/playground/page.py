@@ -21,7 +21,7 @@ def build_page(subject: Subject) -> Any:
     """
     gr = _gradio()
     with gr.Blocks(title="diffusion_labs", analytics_enabled=False, fill_width=True) as page:
-        answers = Answers(subject, gr.Error, Path(page.GRADIO_CACHE))
+        answers = Answers(subject, gr.Error, gr.Warning, Path(page.GRADIO_CACHE))
         gr.Markdown(f"# Playground\n{_what(subject)}", elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=280):

@@ -30,6 +30,16 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> s
     return line
 
 
+def test_what_a_chosen_sampler_cannot_do_is_told(digits_run: Path, tmp_path: Path, capsys) -> None:
+    words = ["sample", str(digits_run), "--count", "1", "--steps", "8", "--out", str(tmp_path / "picture.png")]
+    main([*words, "--sampler", "heun"])
+    said = capsys.readouterr().err
+    assert "warning: long step: HeunSampler with eval_steps=8" in said
+    assert "karras" in said
+    main(words)
+    assert "long step" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

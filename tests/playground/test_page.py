@@ -86,7 +86,7 @@ def test_visitors_at_once_get_their_own_pictures(address: str, pixels: Subject) 
 
 
 def test_gradio_is_given_files_which_it_does_not_write_again(pixels: Subject, tmp_path: Path) -> None:
-    answers = Answers(pixels, gradio.Error, tmp_path)
+    answers = Answers(pixels, gradio.Error, gradio.Warning, tmp_path)
     settings = [*WORDS, 7, 2]
     layer = numpy.full((80, 80, 4), 255, dtype=numpy.uint8)
     editor = {"background": layer[..., :3], "layers": [layer]}
@@ -139,6 +139,16 @@ def test_bad_input_is_told(client: Any, settings: list[Any], message: str) -> No
     with pytest.raises(AppError) as found:
         client.predict(*settings, api_name="/draw")
     assert message in str(found.value)
+
+
+def test_a_sampler_that_cannot_work_is_told_of(pixels: Subject, tmp_path: Path) -> None:
+    said: list[str] = []
+    answers = Answers(pixels, gradio.Error, said.append, tmp_path)
+    list(answers.draw("one", "heun", "karras", 25, 2.0, 0, 1))
+    assert not said
+    list(answers.draw("one", "heun", "trailing", 8, 2.0, 0, 1))
+    assert "HeunSampler with eval_steps=8" in said[0]
+    assert "karras" in said[0]
 
 
 def test_nothing_is_told_to_anybody_and_nothing_comes_from_elsewhere(pixels: Subject) -> None:
