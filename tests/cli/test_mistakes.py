@@ -83,6 +83,8 @@ def test_what_is_misspelt_is_guessed(digits_run: Path, capsys, words: str, messa
         ("evaluate {run} --reference /nowhere", "/nowhere"),
         ("evaluate {damaged} --reference {empty}", "is damaged"),
         ("convert {damaged} {empty}/to", "is damaged"),
+        ("convert {run} {empty}/to.ckpt", "end it in .safetensors"),
+        ("convert {run} {empty}/to.pth --to compvis", "end it in .safetensors"),
         ("convert /nowhere to", "/nowhere"),
         ("convert {run} {empty}/to --to karlo", "karlo"),
         ("demo --run-dri x", "did you mean --run-dir?"),
