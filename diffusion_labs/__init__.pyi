@@ -1,5 +1,23 @@
 # The public API, one line a component. Names are imported when they are first used.
 
+# The folders
+from . import adapters as adapters
+from . import data as data
+from . import interop as interop
+from . import kernels as kernels
+from . import layers as layers
+from . import losses as losses
+from . import metrics as metrics
+from . import models as models
+from . import playground as playground
+from . import predictors as predictors
+from . import pretrained as pretrained
+from . import recipes as recipes
+from . import samplers as samplers
+from . import schedules as schedules
+from . import training as training
+from . import transforms as transforms
+
 # Models: networks, and whole systems
 from .models.adm_unet import ADMUNet as ADMUNet
 from .models.adm_unet import adm_unet as adm_unet
