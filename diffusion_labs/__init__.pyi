@@ -255,6 +255,7 @@ from .transforms.transform import Transform as Transform
 from .transforms.diffusion_steps import ComputeTarget as ComputeTarget
 from .transforms.diffusion_steps import ComputeV as ComputeV
 from .transforms.diffusion_steps import RandomDiffusionSteps as RandomDiffusionSteps
+from .models.dalle2 import EncodeCaptions as EncodeCaptions
 from .models.dalle2 import EncodeEmbeddings as EncodeEmbeddings
 from .models.ldm import EncodeLatents as EncodeLatents
 from .transforms.normalize_images import NormalizeImages as NormalizeImages
@@ -314,6 +315,7 @@ from .data import Batches as Batches
 from .data import DataError as DataError
 from .data import Digits as Digits
 from .data import EncodedDataset as EncodedDataset
+from .data import JoinedDataset as JoinedDataset
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
 from .data import StreamBatches as StreamBatches
