@@ -48,7 +48,8 @@ def sample(
         prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
         sampler: what makes pictures of noise, such as heun, see `diffusion-labs list samplers`; the model's own if
             not given.
-        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`.
+        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`. Those by the noise level can
+            have more steps than the process was trained with.
         seed: of the first picture; the next has the next seed.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).

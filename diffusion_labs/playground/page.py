@@ -11,6 +11,7 @@ from diffusion_labs.playground.painting import Subject
 from diffusion_labs.recipes.components import components
 
 AT_ONCE, WAITING = 4, 32  # visitors who are served, and who wait
+SETTING = 280  # pixels that a setting has at least, as the column on the left
 
 
 def build_page(subject: Subject) -> Any:
@@ -24,7 +25,7 @@ def build_page(subject: Subject) -> Any:
         answers = Answers(subject, gr.Error, gr.Warning, Path(page.GRADIO_CACHE))
         gr.Markdown(f"# Playground\n{_what(subject)}", elem_id="title")
         with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=280):
+            with gr.Column(scale=1, min_width=SETTING):
                 what = _choice(gr, subject)
                 sampler, grid, steps, guidance = _settings(gr, "")
                 seed = gr.Number(0, label="Seed", precision=0)
@@ -86,16 +87,16 @@ def _choice(gr: Any, subject: Subject) -> Any:
 
 def _settings(gr: Any, suffix: str, sampler: str = "ddim", steps: int = 25) -> tuple[Any, Any, Any, Any]:
     return (
-        gr.Dropdown(list(components("samplers")), value=sampler, label=f"Sampler{suffix}"),
-        gr.Dropdown(list(components("grids")), value="trailing", label=f"Grid of times{suffix}"),
-        gr.Slider(1, 250, steps, step=1, label=f"Steps{suffix}"),
-        gr.Slider(0, 8, 2, step=0.1, label=f"Guidance{suffix}"),
+        gr.Dropdown(list(components("samplers")), value=sampler, label=f"Sampler{suffix}", min_width=SETTING),
+        gr.Dropdown(list(components("grids")), value="trailing", label=f"Grid of times{suffix}", min_width=SETTING),
+        gr.Slider(1, 250, steps, step=1, label=f"Steps{suffix}", min_width=SETTING),
+        gr.Slider(0, 8, 2, step=0.1, label=f"Guidance{suffix}", min_width=SETTING),
     )
 
 
-def _picture(gr: Any) -> Any:
+def _picture(gr: Any, kind: str = "picture") -> Any:
     return gr.Image(
-        show_label=False, interactive=False, format="png", elem_classes="picture", height=420, buttons=["download"]
+        show_label=False, interactive=False, format="png", elem_classes=kind, height=420, buttons=["download"]
     )
 
 
@@ -186,7 +187,7 @@ def _error_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
         "sampler draws other noise with other steps, and does not come closer.",
         elem_classes="note",
     )
-    picture = _picture(gr)
+    picture = _picture(gr, "plot")
     button = gr.Button("Measure", variant="primary")
     button.click(answers.errors, settings, picture, api_name="errors", show_progress="minimal")
 
