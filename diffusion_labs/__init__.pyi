@@ -1,5 +1,23 @@
 # The public API, one line a component. Names are imported when they are first used.
 
+# The folders
+from . import adapters as adapters
+from . import data as data
+from . import interop as interop
+from . import kernels as kernels
+from . import layers as layers
+from . import losses as losses
+from . import metrics as metrics
+from . import models as models
+from . import playground as playground
+from . import predictors as predictors
+from . import pretrained as pretrained
+from . import recipes as recipes
+from . import samplers as samplers
+from . import schedules as schedules
+from . import training as training
+from . import transforms as transforms
+
 # Models: networks, and whole systems
 from .models.adm_unet import ADMUNet as ADMUNet
 from .models.adm_unet import adm_unet as adm_unet
@@ -238,6 +256,7 @@ from .transforms.transform import Transform as Transform
 from .transforms.diffusion_steps import ComputeTarget as ComputeTarget
 from .transforms.diffusion_steps import ComputeV as ComputeV
 from .transforms.diffusion_steps import RandomDiffusionSteps as RandomDiffusionSteps
+from .models.dalle2 import EncodeCaptions as EncodeCaptions
 from .models.dalle2 import EncodeEmbeddings as EncodeEmbeddings
 from .models.ldm import EncodeLatents as EncodeLatents
 from .transforms.normalize_images import NormalizeImages as NormalizeImages
@@ -297,6 +316,7 @@ from .data import Batches as Batches
 from .data import DataError as DataError
 from .data import Digits as Digits
 from .data import EncodedDataset as EncodedDataset
+from .data import JoinedDataset as JoinedDataset
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
 from .data import StreamBatches as StreamBatches

@@ -71,7 +71,7 @@ def save_image(path: str | Path, picture: Tensor, *, scale: int = 1) -> None:
         raise ValueError(f"scale is {scale}; it must be at least 1")
     large = picture.cpu().repeat_interleave(scale, 0).repeat_interleave(scale, 1).contiguous()
     image = Image.frombytes("RGB", (large.shape[1], large.shape[0]), large.numpy().tobytes())
-    _write_atomically(Path(path), image.save)
+    write_picture(Path(path), image.save)
 
 
 def line_plot(
@@ -115,7 +115,7 @@ def line_plot(
     for (values, colour), window in zip(coloured, windows, strict=True):
         chart.line(_moving_average(values, window) if window > 1 else values, colour, width=2)
     chart.legend(list(points))
-    _write_atomically(Path(path), chart.save)
+    write_picture(Path(path), chart.save)
 
 
 class _Chart:
@@ -247,7 +247,12 @@ def _lightened(colour: str) -> str:
     return "#" + "".join(f"{round(255 - (255 - channel) * 0.3):02x}" for channel in channels)
 
 
-def _write_atomically(path: Path, save: Callable[[Path], None]) -> None:
+def write_picture(path: Path, save: Callable[[Path], None]) -> None:
+    """Write a picture by a function that takes a path with the same ending. A reader never sees half a file.
+
+    Raises:
+        ValueError: for an unknown file ending.
+    """
     from PIL import Image
 
     if path.suffix.lower() not in Image.registered_extensions():

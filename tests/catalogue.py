@@ -677,6 +677,7 @@ TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "compute_v": lambda: dl.ComputeV(SCHEDULES["cosine"]()),
     "encode_latents": lambda: dl.EncodeLatents(tiny_kl(), dl.LatentScale(0.2, 0.5), data_field="images"),
     "encode_embeddings": lambda: dl.EncodeEmbeddings(tiny_clip(), dl.LatentScale(scale=2.0), data_field="images"),
+    "encode_captions": lambda: dl.EncodeCaptions(tiny_clip()),
     "inpainting_mask": dl.RandomInpaintingMask,
     "super_resolution": lambda: dl.SuperResolutionTransform(
         4, blur_sigma=(0.4, 0.6), blur_probability=0.5, noise_sigma=(0.0, 0.1)

@@ -17,6 +17,8 @@ FORMATS = {
 }
 FOLDERS = ("own", "diffusers")
 PROGRAMS = FORMATS[".pt2"]
+# Of files that are not written: no folder is meant by such a name
+FOREIGN = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".onnx", ".gguf", ".zip")
 
 
 def run(words: Sequence[str]) -> None:
@@ -61,6 +63,11 @@ def convert(
         guidance_scale: of a program: 1 follows the model, more exaggerates the class.
         license: of the weights of a run, such as mit, for the card in the folder.
     """
+    if target.suffix in FOREIGN:
+        raise UserError(
+            f"DST is {target}, and files of the kind {target.suffix} are not written; end it in .safetensors for "
+            "weights, which hold no code, in .pt2 for a program, or give the name of a folder"
+        )
     from diffusion_labs.cli.mistakes import MISTAKES
     from diffusion_labs.interop import compile_sampler, export_sampler
     from diffusion_labs.interop.convert import (

@@ -33,6 +33,8 @@ def evaluate_samples(
 ) -> None:
     """Measure the samples of a run, or the images in a folder, beside real images, and write a card of it.
 
+    `torchrun --nproc-per-node N -m diffusion_labs evaluate ...` divides the work among N processes.
+
     Args:
         source: a run's folder, from which samples are drawn, or images, as in --reference.
         reference: real images: IDX files, a tar or a folder of tars, or a folder of image files. Best those that the
@@ -60,25 +62,29 @@ def evaluate_samples(
     from diffusion_labs.cli.model_measures import Wanted, model_table
     from diffusion_labs.files import write_json
     from diffusion_labs.recipes.card import EVALUATION
+    from diffusion_labs.training.world import joined, local_device
 
     if count < 1 or steps < 1:
         raise UserError(f"--count ({count}) and --steps ({steps}) must be at least 1")
     try:
-        evaluation, card = evaluated(
-            source,
-            reference,
-            features,
-            count,
-            size,
-            steps,
-            guidance_scale,
-            seed,
-            level,
-            device,
-            Wanted(levels, likelihood, clip),
-        )
+        with joined() as world:  # over gloo: what they exchange is on the CPU
+            evaluation, card = evaluated(
+                source,
+                reference,
+                features,
+                count,
+                size,
+                steps,
+                guidance_scale,
+                seed,
+                level,
+                local_device(device),
+                Wanted(levels, likelihood, clip),
+            )
     except MISTAKES as error:
         raise UserError(str(error)) from error
+    if not world.main:
+        return
     path = out or source / EVALUATION
     write_json(path, card)
     print(table(evaluation))

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from diffusion_labs.metrics import (
     evaluate,
     train_classifier,
 )
+from diffusion_labs.metrics.processes import FeaturesInParts, in_parts
 from diffusion_labs.recipes.any_images import AnyImages, load_images
 from diffusion_labs.recipes.drawing import draw
 from diffusion_labs.recipes.run import load_run, read_run
 from diffusion_labs.recipes.stages import RUN_FILE
 from diffusion_labs.recipes.wanted import check_complete
+from diffusion_labs.training.world import current_world
 
 CLASSIFIED = 10_000  # real images that a classifier is trained on, if there are as many
 
@@ -43,7 +46,10 @@ def evaluated(
     device: str,
     asked: Wanted,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """What was measured, and the card of it; see ``diffusion_labs.cli.evaluate`` for the arguments."""
+    """What was measured, and the card of it; see ``diffusion_labs.cli.evaluate`` for the arguments.
+
+    Each of the processes that are joined draws and measures a part, and all have the same card.
+    """
     drawn = (source / RUN_FILE).is_file()
     more: dict[str, Any] = {}
     read = max(2 * count, CLASSIFIED) if features == "classifier" else 2 * count
@@ -57,9 +63,10 @@ def evaluated(
         wanted = conditions_like(real, sizes, count, seed)
         data = noised(model, sizes, real, max(count, asked.likelihood or 0), seed)
         asked.check(sizes, data, real)
-        samples = draw(
-            model, sizes, wanted, seed=seed, guidance_scale=guidance_scale, steps=steps, progress_bar=True
-        ).cpu()
+        drawing = partial(draw, model, sizes, guidance_scale=guidance_scale, steps=steps)
+        bar = current_world().main
+        parts = in_parts(count, lambda a, b: drawing(wanted[a:b], seed=seed + a, progress_bar=bar))
+        samples = torch.cat(parts)
         sampler = sizes.sampler(model)
         how = {
             "run": read_run(source)["recipe"],
@@ -81,7 +88,8 @@ def evaluated(
         samples = load_images(source, size, channels, count=count, seed=seed).images
         real = load_images(reference, size, channels, count=read, seed=seed)
         how = {"folder": str(source), "sha256": tensors_sha256({"x": samples})}
-    evaluation = evaluate(samples, real.images, extractor(features, real, seed, device), level=level, seed=seed)
+    measured_in = FeaturesInParts(extractor(features, real, seed, device))
+    evaluation = evaluate(samples, real.images, measured_in, level=level, seed=seed)
     card = {
         **evaluation.as_data(),
         **more,
@@ -128,8 +136,9 @@ def extractor(features: str, real: AnyImages, seed: int, device: str) -> Feature
             "the reference has no classes, on which to train a classifier; give --features a TorchScript file or a "
             "vision model of transformers"
         )
-    classifier = train_classifier(real.images, real.labels, len(real.class_names), seed=seed, device=device)
-    return ClassifierFeatures(classifier)
+    train = partial(train_classifier, real.images, real.labels, len(real.class_names), seed=seed, device=device)
+    (classifier,) = in_parts(1, lambda *_: train().cpu())  # other machines would train another
+    return ClassifierFeatures(classifier.to(device))
 
 
 def table(evaluation: Evaluation) -> str:

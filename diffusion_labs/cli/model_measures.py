@@ -11,6 +11,7 @@ from torch import Tensor
 from diffusion_labs.cli import UserError
 from diffusion_labs.metrics import (
     HutchinsonTrace,
+    LossPerLevel,
     bits_per_dimension,
     clip_score,
     log_likelihood,
@@ -18,6 +19,7 @@ from diffusion_labs.metrics import (
     mean_interval,
 )
 from diffusion_labs.metrics.classifier import to_float
+from diffusion_labs.metrics.processes import in_parts
 from diffusion_labs.models.encoders import TransformersCLIP
 from diffusion_labs.models.encoders.tokenizer import import_transformers
 from diffusion_labs.randomness import seeded
@@ -27,6 +29,7 @@ from diffusion_labs.recipes.drawing import guided_by
 from diffusion_labs.recipes.model_sizes import ModelSizes, NoisedData
 from diffusion_labs.samplers import Sampler
 from diffusion_labs.training.log import progress_bar
+from diffusion_labs.training.world import current_world
 
 LEVELS = 10  # noise levels, if not said otherwise
 BIN = 2 / 255  # between neighbouring values of 8-bit images in [-1, 1]
@@ -82,16 +85,16 @@ class Wanted:
             return found
         with guided_by(sampler, 1.0):
             if levels:
-                found["loss_per_level"] = losses(sampler, first(data, count), levels, seed, level)
+                found["loss_per_level"] = losses(sampler, some(data, 0, count), levels, seed, level)
             if self.likelihood is not None:
-                found["bits_per_dimension"] = bits(sampler, first(data, self.likelihood), seed, level)
+                found["bits_per_dimension"] = bits(sampler, some(data, 0, self.likelihood), seed, level)
         return found
 
 
-def first(data: NoisedData, count: int) -> NoisedData:
-    """The first samples of some data."""
-    given = {name: value[:count] for name, value in data.conditional_inputs.items()}
-    return data._replace(x0=data.x0[:count], conditional_inputs=given)
+def some(data: NoisedData, first: int, stop: int) -> NoisedData:
+    """The samples at the places ``first`` to ``stop - 1``."""
+    given = {name: value[first:stop] for name, value in data.conditional_inputs.items()}
+    return data._replace(x0=data.x0[first:stop], conditional_inputs=given)
 
 
 def noised(model: Any, sizes: ModelSizes, real: AnyImages, count: int, seed: int) -> NoisedData | None:
@@ -111,14 +114,20 @@ def noised(model: Any, sizes: ModelSizes, real: AnyImages, count: int, seed: int
 
 def losses(sampler: Sampler, data: NoisedData, levels: int, seed: int, level: float) -> dict[str, Any]:
     """The errors at noise levels."""
-    found = loss_per_level(sampler, data.x0, data.conditional_inputs, levels=levels, seed=seed)
+
+    def of_part(first: int, stop: int) -> LossPerLevel:
+        part = some(data, first, stop)
+        return loss_per_level(sampler, part.x0, part.conditional_inputs, levels=levels, seed=seed, first=first)
+
+    parts = in_parts(len(data.x0), of_part)
+    x0s, noises = torch.cat([part.x0 for part in parts], 1), torch.cat([part.noise for part in parts], 1)
     rows = [
         {
             "log_snr": log_snr.item(),
             "x0": mean_interval(x0, level)._asdict(),
             "noise": mean_interval(noise, level)._asdict(),
         }
-        for log_snr, x0, noise in zip(found.log_snr, found.x0, found.noise, strict=True)
+        for log_snr, x0, noise in zip(parts[0].log_snr, x0s, noises, strict=True)
     ]
     return {**_of(data), "levels": rows}
 
@@ -128,19 +137,22 @@ def bits(sampler: Sampler, data: NoisedData, seed: int, level: float) -> dict[st
 
     The noise and the estimate of image i are drawn from the seed ``seed + i``.
     """
-    found = []
-    with progress_bar("likelihood", "image", len(data.x0)) as bar:
-        for place in range(0, len(data.x0), BATCH_SIZE):
-            chosen = slice(place, place + BATCH_SIZE)
-            x0 = data.x0[chosen]
-            generators = seeded(range(seed + place, seed + place + len(x0)))
-            uniform = torch.stack([torch.rand(x0.shape[1:], generator=generator) for generator in generators])
-            x0 = x0 + (uniform.to(x0) - 0.5) * BIN
-            given = {name: value[chosen] for name, value in data.conditional_inputs.items()}
-            nats = log_likelihood(sampler, x0, given, trace=HutchinsonTrace(x0, generators))
-            found.append(bits_per_dimension(nats, x0, bin_width=BIN).cpu())
-            bar.update(len(x0))
-    return {**_of(data), **mean_interval(torch.cat(found), level)._asdict()}
+
+    def of_part(first: int, stop: int) -> Tensor:
+        found = []
+        with progress_bar("likelihood", "image", stop - first, disable=not current_world().main) as bar:
+            for place in range(first, stop, BATCH_SIZE):
+                x0, given, _ = some(data, place, min(place + BATCH_SIZE, stop))
+                generators = seeded(range(seed + place, seed + place + len(x0)))
+                uniform = torch.stack([torch.rand(x0.shape[1:], generator=generator) for generator in generators])
+                x0 = x0 + (uniform.to(x0) - 0.5) * BIN
+                nats = log_likelihood(sampler, x0, given, trace=HutchinsonTrace(x0, generators))
+                found.append(bits_per_dimension(nats, x0, bin_width=BIN).cpu())
+                bar.update(len(x0))
+        return torch.cat(found)
+
+    found = torch.cat(in_parts(len(data.x0), of_part))
+    return {**_of(data), **mean_interval(found, level)._asdict()}
 
 
 def check_clip(folder: Path) -> None:
@@ -159,7 +171,11 @@ def score_by_clip(
     clip: Any = TransformersCLIP.from_pretrained(folder).to(device)
     assert real.captions is not None  # samples were drawn from them
     captions = [real.captions[i] for i in chosen.tolist()]
-    scores, others = (clip_score(images, captions, clip) for images in (samples, real.images[chosen]))
+
+    def of_part(first: int, stop: int) -> list[Tensor]:
+        return [clip_score(images[first:stop], captions[first:stop], clip) for images in (samples, real.images[chosen])]
+
+    scores, others = (torch.cat(parts) for parts in zip(*in_parts(len(captions), of_part), strict=True))
     return {"clip": str(folder), **mean_interval(scores, level)._asdict(), "real": others.mean().item()}
 
 

@@ -48,7 +48,8 @@ def sample(
         prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
         sampler: what makes pictures of noise, such as heun, see `diffusion-labs list samplers`; the model's own if
             not given.
-        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`.
+        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`. Those by the noise level can
+            have more steps than the process was trained with.
         seed: of the first picture; the next has the next seed.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).
@@ -62,7 +63,7 @@ def sample(
     from diffusion_labs.recipes.components import find_component
     from diffusion_labs.recipes.drawing import draw, guide_prior
     from diffusion_labs.recipes.run import load_run
-    from diffusion_labs.recipes.variants import with_sampler
+    from diffusion_labs.recipes.variants import doubts, with_sampler
     from diffusion_labs.recipes.wanted import check_complete, wanted
 
     for name, value in (("count", count), ("steps", steps)):
@@ -81,6 +82,9 @@ def sample(
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
         model = with_sampler(model, sizes, kind, times)
+        if kind is not None or times is not None:
+            for finding in doubts(model, sizes, steps):
+                print(finding, file=sys.stderr)
         what = wanted(sizes, class_name, prompt, count)
         drawing = partial(draw, model, sizes, what, seed=seed, guidance_scale=guidance_scale)
         if compile:

@@ -8,7 +8,8 @@ CSS = """
 #title h1 { font-size: 26px; font-weight: 600; letter-spacing: -0.01em; margin: 0 0 2px; }
 #title p { color: var(--body-text-color-subdued); margin: 0 0 8px; }
 .picture img { image-rendering: pixelated; object-fit: contain; }
-.picture, .picture * { background: white; }
+.plot img { object-fit: contain; }
+.picture, .picture *, .plot, .plot * { background: white; }
 .note p { color: var(--body-text-color-subdued); font-size: 13px; }
 footer { display: none !important; }
 """

@@ -1,20 +1,17 @@
-"""The page: what is on it, and what its buttons do."""
+"""The page: what is on it."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from diffusion_labs.playground.code import python_of
-from diffusion_labs.playground.convergence import MANY, errors
+from diffusion_labs.playground.answers import ALL, Answers
+from diffusion_labs.playground.convergence import MANY
 from diffusion_labs.playground.look import CSS, theme
-from diffusion_labs.playground.painting import Subject, distance, paint
-from diffusion_labs.playground.pictures import known_of, plot, shown
-from diffusion_labs.playground.request import Request
+from diffusion_labs.playground.painting import Subject
 from diffusion_labs.recipes.components import components
 
-ALL = "all in turn"
 AT_ONCE, WAITING = 4, 32  # visitors who are served, and who wait
+SETTING = 280  # pixels that a setting has at least, as the column on the left
 
 
 def build_page(subject: Subject) -> Any:
@@ -24,11 +21,11 @@ def build_page(subject: Subject) -> Any:
         ImportError: naming the extra, without Gradio.
     """
     gr = _gradio()
-    answers = Answers(subject, gr.Error)
     with gr.Blocks(title="diffusion_labs", analytics_enabled=False, fill_width=True) as page:
+        answers = Answers(subject, gr.Error, gr.Warning, Path(page.GRADIO_CACHE))
         gr.Markdown(f"# Playground\n{_what(subject)}", elem_id="title")
         with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=280):
+            with gr.Column(scale=1, min_width=SETTING):
                 what = _choice(gr, subject)
                 sampler, grid, steps, guidance = _settings(gr, "")
                 seed = gr.Number(0, label="Seed", precision=0)
@@ -75,111 +72,6 @@ def launch(page: Any, *, host: str = "127.0.0.1", port: int | None = None, wait:
     return str(address)
 
 
-class Answers:
-    """What the buttons do. Every request is on its own: nothing is kept between them but on the visitor's page.
-
-    Args:
-        subject: the model.
-        error: the exception that Gradio shows to the visitor.
-    """
-
-    def __init__(self, subject: Subject, error: Callable[..., Exception]) -> None:
-        self.subject = subject
-        self.error = error
-
-    def draw(self, *settings: Any) -> Iterator[tuple[Any, ...]]:
-        """The picture as it grows, the way there, how long it is, and at last the code."""
-        request = self._request(settings)
-        yield from self._grow(request, None)
-
-    def inpaint(self, editor: Any, *settings: Any) -> Iterator[tuple[Any, ...]]:
-        """The same, of a picture of which a part is kept."""
-        request = self._request(settings)
-        known = self._told(lambda: known_of(editor, tuple(self.subject.sizes.image_shape)))  # type: ignore[arg-type]
-        for picture, way, _ in self._grow(request, known):
-            yield picture, way
-
-    def take(self, *settings: Any) -> Any:
-        """The first picture, for the editor."""
-        request = replace(self._request(settings), count=1)
-        *_, images = self._paint(request)
-        image = shown(images, padding=0)
-        return {"background": image, "layers": [], "composite": image}
-
-    def compare(
-        self, sampler: str, grid: str, steps: float, guidance: float, *settings: Any
-    ) -> Iterator[tuple[Any, ...]]:
-        """Two settings from the same noise, and how far their pictures are from each other."""
-        first = self._request(settings)
-        second = replace(first, sampler=sampler, grid=grid, steps=int(steps), guidance_scale=float(guidance))
-        one: Any = None
-        other: Any = None
-        for one in self._paint(first):
-            yield shown(one), None, ""
-        for other in self._paint(second):
-            yield shown(one), shown(other), ""
-        apart = f"Root mean square difference: **{distance(one, other):.4f}** (black to white is 2)"
-        yield shown(one), shown(other), apart
-
-    def errors(self, *settings: Any) -> Iterator[Any]:
-        """The plot of the errors of the sampler that is chosen, and of DDIM, as it is measured."""
-        request = self._request(settings)
-        found: dict[str, list[tuple[int, float]]] = {}
-        for name in dict.fromkeys((request.sampler, "ddim")):
-            found[name] = []
-            for point in self._each(lambda name=name: errors(self.subject, replace(request, sampler=name))):  # type: ignore[misc]
-                found[name].append(point)
-                yield plot(found)
-
-    def step(self, way: Sequence[Any] | None, index: float) -> Any:
-        """A picture of the way."""
-        return way[min(int(index), len(way) - 1)] if way else None
-
-    def _grow(self, request: Request, known: Any) -> Iterator[tuple[Any, ...]]:
-        way: list[Any] = []
-        for images in self._paint(request, known):
-            picture = shown(images)
-            # One that is sent twice is written to its file again, while the browser may be reading it
-            if way and not (way[-1] == picture).all():
-                yield way[-1], way, ""
-            way.append(picture)
-        yield way[-1], way, python_of(self.subject.source, request)
-
-    def _paint(self, request: Request, known: Any = None) -> Iterator[Any]:
-        return self._each(lambda: paint(self.subject, request, known))
-
-    def _each(self, make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        try:
-            yield from make()
-        except ValueError as error:
-            raise self.error(str(error), print_exception=False) from error
-
-    def _told(self, make: Callable[[], Any]) -> Any:
-        return next(self._each(lambda: iter([make()])))
-
-    def _request(self, settings: Sequence[Any]) -> Request:
-        def read() -> Request:
-            what, sampler, grid, steps, guidance, seed, count = settings
-            if seed is None:
-                raise ValueError("there is no seed; give a whole number")
-            captions = "caption" in self.subject.sizes.conditions
-            request = Request(
-                class_name=None if captions or what in (None, "", ALL) else str(what),
-                prompt=str(what or "") if captions else None,
-                sampler=str(sampler),
-                grid=str(grid),
-                steps=int(steps),
-                guidance_scale=float(guidance),
-                seed=int(seed),
-                count=int(count),
-            )
-            request.check(self.subject.sizes, self.subject.most_work)
-            return request
-
-        request: Request = self._told(read)
-        return request
-
-
 def _what(subject: Subject) -> str:
     channels, height, width = subject.sizes.image_shape
     colours = "grey" if channels == 1 else "colour"
@@ -195,16 +87,16 @@ def _choice(gr: Any, subject: Subject) -> Any:
 
 def _settings(gr: Any, suffix: str, sampler: str = "ddim", steps: int = 25) -> tuple[Any, Any, Any, Any]:
     return (
-        gr.Dropdown(list(components("samplers")), value=sampler, label=f"Sampler{suffix}"),
-        gr.Dropdown(list(components("grids")), value="trailing", label=f"Grid of times{suffix}"),
-        gr.Slider(1, 250, steps, step=1, label=f"Steps{suffix}"),
-        gr.Slider(0, 8, 2, step=0.1, label=f"Guidance{suffix}"),
+        gr.Dropdown(list(components("samplers")), value=sampler, label=f"Sampler{suffix}", min_width=SETTING),
+        gr.Dropdown(list(components("grids")), value="trailing", label=f"Grid of times{suffix}", min_width=SETTING),
+        gr.Slider(1, 250, steps, step=1, label=f"Steps{suffix}", min_width=SETTING),
+        gr.Slider(0, 8, 2, step=0.1, label=f"Guidance{suffix}", min_width=SETTING),
     )
 
 
-def _picture(gr: Any) -> Any:
+def _picture(gr: Any, kind: str = "picture") -> Any:
     return gr.Image(
-        show_label=False, interactive=False, format="png", elem_classes="picture", height=420, buttons=["download"]
+        show_label=False, interactive=False, format="png", elem_classes=kind, height=420, buttons=["download"]
     )
 
 
@@ -221,13 +113,24 @@ def _way(gr: Any, answers: Answers, way: Any, picture: Any) -> Any:
     return slider
 
 
+def _code(gr: Any) -> Any:
+    return gr.Code(language="python", label="The Python that makes these pictures", interactive=False)
+
+
 def _draw_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
     way = gr.State([])
     picture = _picture(gr)
     button = gr.Button("Draw", variant="primary")
     _way(gr, answers, way, picture)
-    code = gr.Code(language="python", label="The Python that makes these pictures", interactive=False)
-    button.click(answers.draw, settings, [picture, way, code], api_name="draw", show_progress="minimal")
+    code = _code(gr)
+    button.click(
+        answers.draw,
+        settings,
+        [picture, way, code],
+        api_name="draw",
+        show_progress="minimal",
+        show_progress_on=picture,
+    )
 
 
 def _inpaint_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
@@ -253,8 +156,16 @@ def _inpaint_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
             picture = _picture(gr)
             button = gr.Button("Inpaint", variant="primary")
     _way(gr, answers, way, picture)
+    code = _code(gr)
     take.click(answers.take, settings, editor, api_name=False, show_progress="minimal")
-    button.click(answers.inpaint, [editor, *settings], [picture, way], api_name="inpaint", show_progress="minimal")
+    button.click(
+        answers.inpaint,
+        [editor, *settings],
+        [picture, way, code],
+        api_name="inpaint",
+        show_progress="minimal",
+        show_progress_on=picture,
+    )
 
 
 def _compare_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
@@ -276,7 +187,7 @@ def _error_tab(gr: Any, answers: Answers, settings: list[Any]) -> None:
         "sampler draws other noise with other steps, and does not come closer.",
         elem_classes="note",
     )
-    picture = _picture(gr)
+    picture = _picture(gr, "plot")
     button = gr.Button("Measure", variant="primary")
     button.click(answers.errors, settings, picture, api_name="errors", show_progress="minimal")
 

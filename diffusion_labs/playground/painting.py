@@ -7,12 +7,11 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_labs.adapters import KnownRegion
 from diffusion_labs.playground.request import Request, too_much
 from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.known import Known, know
 from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.variants import shared_copy
 
@@ -41,19 +40,6 @@ class Subject:
 
 class Abandoned(Exception):  # noqa: N818 (not an error)
     """Nobody looks any more."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """A picture of which a part is drawn anew.
-
-    Attributes:
-        image: ``[c, h, w]`` in [-1, 1].
-        mask: ``[h, w]``: 1 where it is drawn anew.
-    """
-
-    image: Tensor
-    mask: Tensor
 
 
 def paint(subject: Subject, request: Request, known: Known | None = None) -> Iterator[Tensor]:
@@ -121,20 +107,6 @@ def _drawn(
 
     network.register_forward_hook(watch)
     return draw(model, subject.sizes, request.wanted(subject.sizes), **how, known=given)
-
-
-def know(model: Any, sizes: ModelSizes, known: Known, count: int) -> dict[str, Tensor]:
-    """Give a model the adapter ``KnownRegion``, and return its conditions for some pictures.
-
-    A model of latents knows the latents of what is kept; where a latent is partly drawn anew, all of it is.
-    """
-    sampler = sizes.sampler(model)
-    sampler.model = KnownRegion(sampler.model, sampler.predictor).train(sampler.training)
-    mask = known.mask[None, None].float()
-    if hasattr(model, "autoencoder"):
-        model.encoded = model.encoded | {"masked_image"}
-        mask = F.max_pool2d(mask, model.autoencoder.factor)
-    return {"masked_image": known.image.expand(count, -1, -1, -1), "mask": mask.expand(count, -1, -1, -1)}
 
 
 def _unchanged(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Pictures between the model and the page."""
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_labs.images import image_grid, line_plot
-from diffusion_labs.playground.painting import Known
+from diffusion_labs.images import image_grid, line_plot, write_picture
+from diffusion_labs.recipes.known import Known
 
 SIDE = 480  # pixels of a picture on the page, or a few less
 
@@ -20,6 +21,20 @@ def shown(images: Tensor, *, padding: int = 1) -> Any:
     grid = image_grid(images, padding=padding)
     scale = max(1, SIDE // max(grid.shape[:2]))
     return grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
+
+
+def kept(picture: Any, folder: Path) -> str:
+    """The file of a picture, in a folder: it is there whole, and never written again, so that browsers can read it.
+
+    Args:
+        picture: uint8 ``[h, w, 3]``, or with opacity, ``[h, w, 2]`` or ``[h, w, 4]``.
+        folder: where all pictures are, each in a folder named by what it shows.
+    """
+    name = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+    file = folder / name / "picture.png"
+    if not file.exists():
+        write_picture(file, Image.fromarray(picture).save)
+    return str(file)
 
 
 def known_of(editor: Any, shape: tuple[int, int, int]) -> Known:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from diffusion_labs.recipes.components import find_component
 from diffusion_labs.recipes.model_sizes import ModelSizes
+from diffusion_labs.recipes.variants import doubts, with_sampler
 from diffusion_labs.recipes.wanted import wanted
+from diffusion_labs.samplers import Finding
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Request:
             "sampler": find_component("samplers", self.sampler),
             "grid": find_component("grids", self.grid),
         }
+
+    def doubts(self, model: Any, sizes: ModelSizes) -> list[Finding]:
+        """What of the sampler will be seen in the pictures."""
+        how = self.how()
+        return doubts(with_sampler(model, sizes, how["sampler"], how["grid"]), sizes, self.steps)
 
     def check(self, sizes: ModelSizes, most_work: int) -> None:
         """Raise a ``ValueError``, which says what to change, for what cannot be drawn, or takes too much work.

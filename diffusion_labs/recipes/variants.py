@@ -1,4 +1,4 @@
-"""A trained model with other settings, on the same weights: another sampler, or a part of the image that is known."""
+"""A trained model with another sampler, on the same weights."""
 
 import copy
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from diffusion_labs.recipes.model_sizes import ModelSizes
-from diffusion_labs.samplers import Sampler
+from diffusion_labs.samplers import Finding, Sampler, lint
 from diffusion_labs.samplers.grids import Grid
 
 M = TypeVar("M", bound=nn.Module)
@@ -42,6 +42,19 @@ def with_sampler(model: Any, sizes: ModelSizes, kind: type[Sampler] | None = Non
     if grid is not None:
         sizes.sampler(model).grid = grid
     return model
+
+
+def doubts(model: Any, sizes: ModelSizes, steps: int) -> list[Finding]:
+    """What will be seen in the pictures of a model's sampler, whatever its weights, see ``lint``.
+
+    Args:
+        model: what ``sizes.build`` or ``with_sampler`` returned.
+        sizes: of the model.
+        steps: of the sampler.
+    """
+    own = sizes.sampler(model)
+    found = lint(own.schedule, own.predictor, eval_steps=steps, grid=own.grid, sampler=type(own))
+    return [finding for finding in found if finding.severity == "warning"]
 
 
 def replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:

@@ -15,7 +15,8 @@ class HeunSampler(Sampler):
     The trapezoidal rule for ``d(x / alpha) = eps d(sigma / alpha)``: with Euler's
     ``x_s' = alpha_s x0 + sigma_s eps`` and the estimate eps' there,
     ``x_s = x_s' + (sigma_s - alpha_s sigma_t / alpha_t) (eps' - eps) / 2``. From pure noise
-    (alpha_t = 0), where the rule has no limit, it is Euler's step. Arguments as ``Sampler``'s.
+    (alpha_t = 0), where the rule has no limit, it is Euler's step. From nearly pure noise it needs a grid such as
+    ``karras``: ``lint(..., sampler=HeunSampler)`` tells. Arguments as ``Sampler``'s.
     """
 
     def step(

@@ -1,18 +1,24 @@
-"""What is wrong with a choice of schedule, predictor and grid."""
+"""What is wrong with a choice of schedule, predictor, grid and sampler."""
 
+import copy
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
+from diffusion_labs.models.ideal import IdealDenoiser
 from diffusion_labs.predictors.predictor import Predictor
+from diffusion_labs.predictors.target_predictor import TargetPredictor
 from diffusion_labs.samplers.grids import Grid, trailing
+from diffusion_labs.samplers.sampler import Sampler
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
 
 SIGNAL = (1e-3, 0.03)  # alpha / sigma at the start that is worth a note, and a warning
 AMPLIFICATION = 1e3  # of an error in x0 that is worth a warning: one of half precision is as large as the data
+SPREAD = 1.5  # of samples, of data whose spread is 1, that is worth a warning
 
 
 class Finding(NamedTuple):
@@ -40,6 +46,7 @@ def lint(
     *,
     eval_steps: int | None = None,
     grid: Grid = trailing,
+    sampler: Callable[..., Sampler] | None = None,
 ) -> list[Finding]:
     """Say what is wrong with a choice, with numbers; nothing is raised. Sizes are for data of unit scale.
 
@@ -49,18 +56,20 @@ def lint(
             predictor that is undefined on the schedule cannot be made.
         eval_steps: as the sampler's, as in ``lint(s.schedule, s.predictor, eval_steps=s.eval_steps, grid=s.grid)``.
         grid: as the sampler's.
+        sampler: its class, or what makes it: then it samples, in closed form, data whose spread is known.
 
     Returns:
         The findings, the worst first; empty if there are none.
 
     Example:
         >>> print(*lint(schedule, NoisePredictor, eval_steps=50, grid=leading), sep="\\n")
+        >>> print(*lint(schedule, VPredictor, eval_steps=16, sampler=HeunSampler), sep="\\n")
     """
     findings = [
         *_terminal(schedule),
         *_predictor(schedule, predictor),
         *_float32(schedule),
-        *_grid(schedule, eval_steps, grid),
+        *(_grid(schedule, eval_steps, grid) or _sampler(schedule, eval_steps, grid, sampler)),
     ]
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
@@ -174,6 +183,42 @@ def _grid(schedule: Schedule, eval_steps: int | None, grid: Grid) -> list[Findin
             f"({schedule.terminal:g}): the network is told of {100 * level.alpha / level.sigma:.3g} % signal to "
             f"noise where there is none (at the last time: {100 * last.alpha / last.sigma:.3g} %)",
             "Take trailing, or another grid that includes the last time",
+        )
+    ]
+
+
+def _sampler(
+    schedule: Schedule, eval_steps: int | None, grid: Grid, sampler: Callable[..., Sampler] | None
+) -> list[Finding]:
+    """Steps over which a solver's polynomial is far from the truth, where every estimate is right.
+
+    Heun's method, for one, takes eps as linear in sigma / alpha. Over a step in which that falls r times, the mean of
+    two estimates of the data is ``x0_t + (r - 1) / 2 (x0_s - x0_t)``: where r is thousands, far beyond both.
+    """
+    if sampler is None:
+        return []
+    schedule = copy.deepcopy(schedule).cpu()
+    predictor = TargetPredictor(schedule)
+    generator = torch.Generator().manual_seed(0)
+    data = IdealDenoiser(predictor, torch.zeros(1, 16), 1.0)
+    try:
+        made = sampler(data, schedule, predictor, eval_steps=eval_steps, grid=grid, progress_bar=False).eval()
+    except ValueError as error:
+        return [Finding("sampler", "error", str(error), "Take another sampler, or give it other arguments")]
+    spread = float(made(schedule.sample_prior((256, 16), generator).double(), generator=generator).std())
+    if spread <= SPREAD:
+        return []
+    levels = schedule.levels(made.times())
+    ratios = [(float(t.sigma / t.alpha), float(s.sigma / s.alpha)) for t, s in pairwise(levels) if t.alpha > 0]
+    before, after = max(ratios, key=lambda ratio: ratio[0] / ratio[1], default=(math.inf, math.inf))
+    return [
+        Finding(
+            "long step",
+            "warning",
+            f"{type(made).__name__} with eval_steps={eval_steps} makes samples of a spread of {spread:.3g} where that "
+            f"of the data is 1 and all estimates are right: a step goes from {before:.3g} times as much noise as "
+            f"signal to {after:.3g}, over which it extrapolates",
+            "Take a grid without such steps, such as karras, more steps, or a sampler such as DPMSolverPP2MSampler",
         )
     ]
 

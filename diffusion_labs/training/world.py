@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,11 @@ class World:
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
         return bool(found)
 
-    def gather(self, value: object) -> list[object]:
+    def gather(self, value: T) -> list[T]:
         """What each group has, which its processes have alike, in their order."""
         if self.size == 1:
             return [value]
-        values: list[object] = [None] * self.size
+        values: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
         return values[:: self.tensor]
 

@@ -30,15 +30,19 @@ class Transform(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def field(self, batch: Batch, name: str) -> Tensor:
-        """A tensor of the batch.
+        """A tensor of the batch; see ``given``."""
+        value: Tensor = self.given(batch, name)
+        return value
+
+    def given(self, batch: Batch, name: str) -> Any:
+        """What the batch has by a name: a tensor, or a list of texts.
 
         Raises:
             KeyError: naming this transform, the missing field and those there are.
         """
         if name not in batch:
             raise KeyError(f"{type(self).__name__} needs '{name}'; the batch has {sorted(batch)}")
-        value: Tensor = batch[name]
-        return value
+        return batch[name]
 
     def generator(self, batch: Batch, number: int = 0) -> KeyedGenerator | None:
         """Random numbers of this class by the key of each sample, others by number; ``None``, torch's, without keys."""

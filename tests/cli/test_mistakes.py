@@ -30,6 +30,16 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> s
     return line
 
 
+def test_what_a_chosen_sampler_cannot_do_is_told(digits_run: Path, tmp_path: Path, capsys) -> None:
+    words = ["sample", str(digits_run), "--count", "1", "--steps", "8", "--out", str(tmp_path / "picture.png")]
+    main([*words, "--sampler", "heun"])
+    said = capsys.readouterr().err
+    assert "warning: long step: HeunSampler with eval_steps=8" in said
+    assert "karras" in said
+    main(words)
+    assert "long step" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -73,6 +83,8 @@ def test_what_is_misspelt_is_guessed(digits_run: Path, capsys, words: str, messa
         ("evaluate {run} --reference /nowhere", "/nowhere"),
         ("evaluate {damaged} --reference {empty}", "is damaged"),
         ("convert {damaged} {empty}/to", "is damaged"),
+        ("convert {run} {empty}/to.ckpt", "end it in .safetensors"),
+        ("convert {run} {empty}/to.pth --to compvis", "end it in .safetensors"),
         ("convert /nowhere to", "/nowhere"),
         ("convert {run} {empty}/to --to karlo", "karlo"),
         ("demo --run-dri x", "did you mean --run-dir?"),

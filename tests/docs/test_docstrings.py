@@ -66,6 +66,7 @@ noise = schedule.sample_prior((64, 2), dl.seeded(range(64)))
     "CLIPTextEncoder = lambda *_, **options: c.pretrained_encoder('clip', **options)",
     "DeepCache": NETWORK,
     "DiffusionPrior": "clip = c.tiny_clip()\nsampler = c.diffusion_prior().sampler",
+    "EncodeCaptions": "clip, images, captions = c.tiny_clip(), torch.zeros(2, 1, 8, 8), ['a cat', 'two dogs']",
     "EncodedDataset": "import pathlib\n"
     "numbers = lambda batch: {'x': batch['x'].float()}\n"
     "_ = dl.encode_dataset(dl.Digits('test'), numbers, pathlib.Path('runs/ldm-mnist/latents'), description={})",

@@ -144,6 +144,19 @@ def test_the_embeddings_to_train_on_are_those_of_clip_or_stored_ones() -> None:
     assert torch.equal(stored["x"], made["x"])
 
 
+def test_the_captions_of_a_decoder_are_what_clip_says_of_their_tokens() -> None:
+    clip, captions = tiny_clip(), ["a cat", "two", ""]
+    transform = dl.EncodeCaptions(clip, caption_field="said", text_field="states", mask_field="there").train()
+    made = transform({"said": captions})
+    assert not clip.training
+    _, states, mask = clip.encode_text(captions)
+    assert torch.equal(made["states"], states)
+    assert torch.equal(made["there"], mask)
+    assert not made["states"].requires_grad
+    with pytest.raises(KeyError, match="said"):
+        transform({"caption": captions})
+
+
 def test_the_papers_prior_has_its_size() -> None:
     with torch.device("meta"):
         prior = dl.dalle2_prior()

@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from diffusion_labs.cli import main
+from diffusion_labs.playground.answers import Answers
 from diffusion_labs.playground.convergence import last
 from diffusion_labs.playground.look import CSS
-from diffusion_labs.playground.page import Answers, build_page, launch
-from diffusion_labs.playground.painting import Subject
-from diffusion_labs.playground.pictures import shown
+from diffusion_labs.playground.page import build_page, launch
+from diffusion_labs.playground.painting import Subject, paint
+from diffusion_labs.playground.pictures import kept, shown
 from diffusion_labs.playground.request import Request
 
 gradio = pytest.importorskip("gradio", reason="the playground needs gradio")
@@ -84,6 +85,36 @@ def test_visitors_at_once_get_their_own_pictures(address: str, pixels: Subject) 
         assert all(numpy.array_equal(one, expected(pixels, seed)) for one in pictures)
 
 
+def test_gradio_is_given_files_which_it_does_not_write_again(pixels: Subject, tmp_path: Path) -> None:
+    answers = Answers(pixels, gradio.Error, gradio.Warning, tmp_path)
+    settings = [*WORDS, 7, 2]
+    layer = numpy.full((80, 80, 4), 255, dtype=numpy.uint8)
+    editor = {"background": layer[..., :3], "layers": [layer]}
+    inpainted = list(answers.inpaint(editor, *settings))
+    given = [
+        *(picture for picture, *_ in answers.draw(*settings)),
+        *(picture for picture, *_ in inpainted),
+        *(picture for *pictures, _ in answers.compare("heun", "karras", 4, 1.0, *settings) for picture in pictures),
+        *answers.errors(*settings),
+        answers.take(*settings)["background"],
+    ]
+    files = {Path(file) for file in given if file is not None}
+    (known,) = set(tmp_path.glob("*/picture.png")) - files
+    assert str(known) in inpainted[-1][-1]
+    assert all(file.is_file() for file in files)
+
+
+def test_a_picture_is_written_once(tmp_path: Path) -> None:
+    black, white = numpy.zeros((4, 6, 3), dtype=numpy.uint8), numpy.full((4, 6, 3), 255, dtype=numpy.uint8)
+    file = Path(kept(black, tmp_path))
+    written = file.stat()
+    assert kept(black.copy(), tmp_path) == str(file)
+    assert file.stat() == written
+    for other in (white, black.reshape(6, 4, 3)):
+        assert numpy.array_equal(picture(kept(other, tmp_path)), other)
+    assert numpy.array_equal(picture(str(file)), black)
+
+
 def test_the_other_tabs_answer(client: Any, pixels: Subject) -> None:
     first, second, apart = client.predict("heun", "karras", 4, 1.0, *WORDS, 7, 2, api_name="/compare")
     assert numpy.array_equal(picture(first), expected(pixels, 7))
@@ -108,6 +139,16 @@ def test_bad_input_is_told(client: Any, settings: list[Any], message: str) -> No
     with pytest.raises(AppError) as found:
         client.predict(*settings, api_name="/draw")
     assert message in str(found.value)
+
+
+def test_a_sampler_that_cannot_work_is_told_of(pixels: Subject, tmp_path: Path) -> None:
+    said: list[str] = []
+    answers = Answers(pixels, gradio.Error, said.append, tmp_path)
+    list(answers.draw("one", "heun", "karras", 25, 2.0, 0, 1))
+    assert not said
+    list(answers.draw("one", "heun", "trailing", 8, 2.0, 0, 1))
+    assert "HeunSampler with eval_steps=8" in said[0]
+    assert "karras" in said[0]
 
 
 def test_nothing_is_told_to_anybody_and_nothing_comes_from_elsewhere(pixels: Subject) -> None:
@@ -169,29 +210,58 @@ class Browser:
         """All that is to be read."""
         return str(self.driver.find_element("tag name", "body").text)
 
-    def press(self, text: str, role: str | None = None) -> None:
-        """Press the last button of this name."""
+    def seen(self, selector: str) -> Any:
+        """The first element that is displayed, as soon as there is one."""
+        found = self.wait(lambda: [e for e in self.driver.find_elements("css selector", selector) if e.is_displayed()])
+        return found[0]
 
+    def press(self, text: str) -> None:
+        """Press a button."""
+        self._press(text, "button.lg")
+
+    def open(self, text: str) -> None:
+        """Go to a tab."""
+        self._press(text, "button[role=tab]")
+
+    def _press(self, text: str, selector: str) -> None:
+        # Gradio measures the names of the tabs in invisible buttons of the same text, which no selector here finds
         def found() -> list[Any]:
-            buttons = self.driver.find_elements("tag name", "button")
-            return [b for b in buttons if b.text.strip() == text and b.get_attribute("role") == role]
+            return [b for b in self.driver.find_elements("css selector", selector) if b.text.strip() == text]
 
-        self.wait(found)[-1].click()
+        self.wait(found)[0].click()
 
     def picture(self) -> Any:
-        """The picture that is shown, or ``None``."""
-        images = [i for i in self.driver.find_elements("css selector", ".picture img") if i.is_displayed()]
-        script = """const c = document.createElement("canvas"), i = arguments[0];
+        """The picture that is shown, when it is loaded, or ``None``."""
+        script = """const i = [...document.querySelectorAll(".picture img")].find(
+            (i) => i.offsetParent && i.complete && i.naturalWidth);
+        if (!i) return null;
+        const c = document.createElement("canvas");
         c.width = i.naturalWidth; c.height = i.naturalHeight; c.getContext("2d").drawImage(i, 0, 0);
-        return c.width ? c.toDataURL().split(",")[1] : null"""
-        data = self.driver.execute_script(script, images[-1]) if images else None
+        return c.toDataURL().split(",")[1]"""
+        data = self.driver.execute_script(script)
         return numpy.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")) if data else None
+
+    def shows(self, images: Any) -> None:
+        """Wait for some pictures."""
+        expected = shown(images)
+        self.wait(lambda: numpy.array_equal(self.picture(), expected))
+
+    def the_way(self, length: int) -> Any:
+        """The slider, when it goes through pictures of this number."""
+        slider = self.seen("input[type=range][aria-label*='The way']")
+        self.wait(lambda: slider.get_attribute("max") == str(length - 1) == slider.get_attribute("value"))
+        return slider
 
     def hosts(self) -> set[str]:
         """Where anything was asked for."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return {url.split("/")[2] for url in sent if url.startswith(("http", "ws"))}
+
+
+def cells(picture: numpy.ndarray, side: int) -> numpy.ndarray:
+    """The pixels of which the squares are shown."""
+    return picture[:: picture.shape[0] // side, :: picture.shape[1] // side].astype(int)
 
 
 @pytest.mark.slow
@@ -205,28 +275,33 @@ def test_a_browser_draws_inpaints_and_is_told_what_is_wrong(address: str, pixels
     try:
         browser.press("Draw")
         browser.wait(lambda: "open_model" in browser.text)
-        drawn = Request(steps=25, count=4)
-        browser.wait(lambda: numpy.array_equal(browser.picture(), shown(last(pixels, drawn))))
+        frames = list(paint(pixels, Request(steps=25, count=4)))
+        browser.shows(frames[-1])
+        browser.the_way(len(frames)).send_keys(Keys.HOME)
+        browser.shows(frames[0])
+        browser.driver.save_screenshot(str(tmp_path / "drawn.png"))
 
-        browser.press("Inpaint", role="tab")
+        browser.open("Inpaint")
         browser.press("Take a picture")
-        canvas = browser.wait(lambda: browser.driver.find_elements("css selector", "#editor canvas"))[0]
-        brush = "#editor button[aria-label=Brush]"
-        browser.wait(lambda: browser.driver.find_elements("css selector", brush))[0].click()
-        browser.wait(lambda: browser.driver.find_elements("css selector", "#editor button[aria-label=Undo]:enabled"))
+        canvas = browser.seen("#editor canvas")
+        browser.seen("#editor button[aria-label=Brush]").click()
+        browser.seen("#editor button[aria-label=Undo]:enabled")
         chain = ActionChains(browser.driver).move_to_element(canvas).click_and_hold()
         chain.move_by_offset(30, 10).move_by_offset(-10, 20).release().perform()
         browser.press("Inpaint")
+        browser.the_way(len(frames))
+        browser.wait(lambda: "read_known" in browser.text)
+        taken = cells(shown(last(pixels, Request(steps=25, count=1)), padding=0), 8)
         browser.wait(lambda: browser.picture() is not None)
-        assert "nothing is marked" not in browser.text
+        inpainted = cells(browser.picture(), 2 * (1 + 8) + 1)
+        for row, column in ((1, 1), (1, 10), (10, 1), (10, 10)):
+            apart = abs(inpainted[row : row + 8, column : column + 8] - taken).max(axis=2)
+            assert apart[[0, -1], :].max() <= 1 >= apart[:, [0, -1]].max()
+            assert apart[1:-1, 1:-1].max() > 10
         browser.driver.save_screenshot(str(tmp_path / "inpainted.png"))
 
-        browser.press("Draw", role="tab")
-        seed = next(
-            i
-            for i in browser.driver.find_elements("css selector", "input[type=number]")
-            if i.get_attribute("aria-label") == "Seed"
-        )
+        browser.open("Draw")
+        seed = browser.seen("input[aria-label=Seed]")
         seed.send_keys(Keys.CONTROL, "a")
         seed.send_keys("-1", Keys.TAB)
         browser.press("Draw")

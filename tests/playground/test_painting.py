@@ -10,10 +10,11 @@ import torch
 
 from diffusion_labs.playground.code import python_of
 from diffusion_labs.playground.convergence import errors, last
-from diffusion_labs.playground.painting import Known, Subject, distance, paint
-from diffusion_labs.playground.pictures import known_of, plot, shown
+from diffusion_labs.playground.painting import Subject, distance, paint
+from diffusion_labs.playground.pictures import kept, known_of, plot, shown
 from diffusion_labs.playground.request import Request
 from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.known import Known
 
 QUICK = Request(class_name="one", steps=3, count=2, seed=5)
 
@@ -31,6 +32,27 @@ def test_the_code_of_a_picture_makes_it_to_the_bit(
     assert torch.equal(made["images"], last(subject, asked))
     assert (tmp_path / "pictures.png").is_file()
     assert made["images"].std() > 0.01
+
+
+@pytest.mark.parametrize("name", ["pixels", "latents"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_the_code_of_an_inpainted_picture_makes_it_to_the_bit(
+    name: str, sampler: str, request: pytest.FixtureRequest, tmp_path, monkeypatch
+) -> None:
+    subject = request.getfixturevalue(name)
+    channels, height, width = subject.sizes.image_shape
+    layer = numpy.zeros((height, width, 4), dtype=numpy.uint8)
+    layer[: height // 2, :, 3] = 255
+    drawn = numpy.random.default_rng(0).integers(256, size=(height, width, 3), dtype=numpy.uint8)
+    known = known_of({"background": drawn, "layers": [layer]}, (channels, height, width))
+    asked = replace(QUICK, sampler=sampler)
+    *_, images = paint(subject, asked, known)
+
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, torch.Tensor] = {}
+    exec(python_of(subject.source, asked, kept(known.pixels().numpy(), tmp_path)), made)
+    assert torch.equal(made["images"], images)
+    assert distance(images, last(subject, asked)) > 0.01
 
 
 def test_each_call_of_the_network_is_shown_and_the_last_estimate_is_the_picture(pixels: Subject) -> None:

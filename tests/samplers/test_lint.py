@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import diffusion_labs as dl
+from diffusion_labs.samplers.heun import trapezoid
 from tests.catalogue import SCHEDULES, TinyNetwork
 
 STABLE_DIFFUSION = SCHEDULES["scaled_linear"]()
@@ -112,6 +113,43 @@ def test_an_impossible_grid_is_a_finding(options, message: str) -> None:
     (finding,) = dl.lint(SCHEDULES["cosine"](), dl.VPredictor, **options)
     assert (finding.name, finding.severity) == ("grid", "error")
     assert message in finding.message
+
+
+@pytest.mark.parametrize("sampler", [dl.HeunSampler, dl.PLMSSampler, dl.PNDMSampler])
+def test_a_step_that_is_too_long_for_a_solver_is_measured(sampler) -> None:
+    schedule = SCHEDULES["cosine"]()
+    (finding,) = dl.lint(schedule, dl.VPredictor, eval_steps=16, sampler=sampler)
+    assert (finding.name, finding.severity) == ("long step", "warning")
+    t, s = schedule.levels(dl.trailing(schedule, 16)[:2])
+    before, after = t.sigma / t.alpha, s.sigma / s.alpha
+    assert f"from {before:.3g} times as much noise as signal to {after:.3g}" in finding.message
+    for options in ({"grid": dl.karras}, {"eval_steps": 1000}):
+        assert names(schedule, dl.VPredictor, **{"eval_steps": 16, "sampler": sampler, **options}) == []
+    for other in (dl.DDIMSampler, dl.DDPMSampler, dl.DPMSolverPP2MSampler, dl.UniPCSampler):
+        assert names(schedule, dl.VPredictor, eval_steps=16, sampler=other) == []
+
+
+def test_heun_s_first_step_extrapolates_as_the_lint_says() -> None:
+    """Its mean of the estimates x0_t and x0_s is x0_t + (r - 1) / 2 (x0_s - x0_t)."""
+    schedule = SCHEDULES["cosine"]()
+    t, s = schedule.levels(torch.tensor([999, 936], dtype=torch.float64))
+    r = (t.sigma / t.alpha) / (s.sigma / s.alpha)
+    xt = torch.randn(3, dtype=torch.float64)
+    estimates = {t.t: torch.tensor([0.1, 0.2, 0.3]).double(), s.t: torch.tensor([0.2, 0.1, 0.5]).double()}
+
+    def denoise(x, level):
+        x0 = estimates[level.t]
+        return x0, (x - level.alpha * x0) / level.sigma, None
+
+    xs, _ = trapezoid(xt, t, s, denoise)
+    x0 = estimates[t.t] + (r - 1) / 2 * (estimates[s.t] - estimates[t.t])
+    eps = (xt - t.alpha * estimates[t.t]) / t.sigma
+    torch.testing.assert_close(xs, s.alpha * x0 + s.sigma * eps)
+
+
+def test_a_sampler_that_cannot_be_made_is_a_finding() -> None:
+    (finding,) = dl.lint(SCHEDULES["cosine"](), dl.VPredictor, eval_steps=8, sampler=partial(dl.DDIMSampler, eta=-1.0))
+    assert (finding.name, finding.severity) == ("sampler", "error")
 
 
 def test_a_sampler_s_choice_the_worst_first() -> None:

@@ -2,6 +2,7 @@
 
 from diffusion_labs.models.dalle2.dalle2 import DALLE2
 from diffusion_labs.models.dalle2.decoder import dalle2_decoder
+from diffusion_labs.models.dalle2.encode_captions import EncodeCaptions
 from diffusion_labs.models.dalle2.encode_embeddings import EncodeEmbeddings
 from diffusion_labs.models.dalle2.image_encoding import ImageEncoding
 from diffusion_labs.models.dalle2.interpolation import slerp, text_difference
@@ -16,6 +17,7 @@ __all__ = [
     "DALLE2",
     "DALLE2_UNETS",
     "DiffusionPrior",
+    "EncodeCaptions",
     "EncodeEmbeddings",
     "ImageEncoding",
     "Prior",

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_labs.data import Batches, MapDataset
+from diffusion_labs.data import Batches, JoinedDataset
 from diffusion_labs.data.batches import collect
 from diffusion_labs.losses import DiffusionHybridLoss, SimpleLoss, VLBLoss
+from diffusion_labs.models.dalle2 import EncodeCaptions
 from diffusion_labs.recipes.dalle2.clip import measured_scale, trained_clip
 from diffusion_labs.recipes.dalle2.previews import draw_decoded
 from diffusion_labs.recipes.dalle2.sizes import DecoderModel
@@ -21,42 +22,8 @@ from diffusion_labs.transforms import (
     RandomDiffusionSteps,
     SuperResolutionTransform,
 )
-from diffusion_labs.transforms.transform import Batch, Transform
 
 SHOWN = 32  # images of the data that a preview decodes again
-
-
-class Joined:
-    """Two data sets of the same samples as one, with the fields of both."""
-
-    def __init__(self, first: MapDataset, second: MapDataset) -> None:
-        self.first = first
-        self.second = second
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.first[index], **self.second[index]}
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        return {**collect(self.first, indices), **collect(self.second, indices)}
-
-
-class EncodeCaptions(Transform):
-    """Adds the states ``text`` of captions, and ``text_mask``, by a CLIP without gradients."""
-
-    clip: Any
-
-    def __init__(self, clip: nn.Module) -> None:
-        super().__init__()
-        self.clip = clip
-
-    @torch.no_grad()
-    def forward(self, batch: Batch) -> dict[str, Any]:
-        """See the class."""
-        _, states, mask = self.clip.encode_text(batch["caption"])
-        return {**batch, "text": states, "text_mask": mask}
 
 
 def decoder_stage(
@@ -102,7 +69,7 @@ def decoder_stage(
         )
         loss = DiffusionHybridLoss(SimpleLoss(), VLBLoss(decoder.schedule))
         objective = Objective(transform, decoder, loss, conditions=["image_embedding", "text", "text_mask"])
-        joined = Joined(dataset, stored)
+        joined = JoinedDataset(dataset, stored)
         first = shrink(NormalizeImages()(collect(joined, range(min(SHOWN, len(joined))))))
         return Experiment(
             objective=objective,

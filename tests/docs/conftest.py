@@ -1,0 +1,13 @@
+"""Dialogues leave nothing behind."""
+
+import builtins
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_last_value() -> Iterator[None]:
+    """Doctest leaves the last value in ``builtins._``; tyro's import fails where that is a list."""
+    yield
+    vars(builtins).pop("_", None)
