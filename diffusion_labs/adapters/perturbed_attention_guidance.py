@@ -1,7 +1,6 @@
 """Guidance by a pass without self-attention."""
 
 from collections.abc import Collection
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -71,22 +70,27 @@ class PerturbedAttentionGuidance(Adapter):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         conditions = self.check_conditions(conditional_inputs, x)
-        plain = partial(self.model, x, timestep, conditions)
         if self.training or self.guidance_scale == 1:
-            return plain()
-        return within(self.interval, timestep, partial(self.guided_output, x, timestep, conditions), plain)
+            return self.model(x, timestep, conditions)
+        return within(self.interval, self.guided_output, self.model, x, timestep, conditions)
 
     def unguided(self) -> nn.Module:
         """The model inside."""
         return without_guidance(self.model)
 
-    def guided_output(self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs) -> DiffusionOutput:
-        """The output of both passes, combined."""
-        both = {name: torch.cat([value, value]) for name, value in conditions.items()}
+    def guided_output(
+        self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs, plain: DiffusionOutput | None = None
+    ) -> DiffusionOutput:
+        """The output of both passes, in one call, combined; the unperturbed one may be given."""
         own = conditions.get("identity_attention", self.perturbed.new_zeros(len(x), len(self.perturbed)))
-        both["identity_attention"] = torch.cat([own, own | self.perturbed])
-        output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
-        unperturbed, perturbed = split(output, 2)
+        changed = {**conditions, "identity_attention": own | self.perturbed}
+        if plain is not None:
+            perturbed, unperturbed = self.model(x, timestep, changed), plain
+        else:
+            unchanged = {**conditions, "identity_attention": own}
+            both = {name: torch.cat([unchanged[name], value]) for name, value in changed.items()}
+            output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
+            unperturbed, perturbed = split(output, 2)
         return guide(self.combine, perturbed, [unperturbed], [self.guidance_scale], x, timestep)
 
 
