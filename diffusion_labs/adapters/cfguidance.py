@@ -11,6 +11,7 @@ from diffusion_labs.adapters.condition_dropout import ConditionDropout
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of, without_guidance
+from diffusion_labs.keeping import kept
 from diffusion_labs.output import DiffusionOutput
 
 Scales = Mapping[str | tuple[str, ...], float]
@@ -78,7 +79,7 @@ class CFGuidance(ConditionDropout):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         given = self.check_conditions(conditional_inputs, x)
-        conditions, opposed = self.oppose(*self.complete(given, x), x)
+        conditions, opposed = kept(self.prepared, given, x.shape[0], x.device)
         if self.training:
             return self.model(x, timestep, self.drop(conditions, opposed, x))
 
@@ -117,8 +118,12 @@ class CFGuidance(ConditionDropout):
         n = len(inputs)
         if n == 1:
             return [self.model(x, timestep, inputs[0])]
-        batch = {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]}
+        batch = kept(self.joined, inputs)
         return split(self.model(torch.cat([x] * n), torch.cat([timestep] * n), batch), n)
+
+    def joined(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The inputs of several passes, one below the other."""
+        return {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]}
 
     def unguided(self) -> nn.Module:
         """One conditional pass, where absent conditions are null as they are here."""

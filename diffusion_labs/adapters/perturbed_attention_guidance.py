@@ -10,6 +10,7 @@ from diffusion_labs.adapters.combinations import Combine, linear
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.conditioning import ConditionalInputs, without_guidance
+from diffusion_labs.keeping import kept
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -82,16 +83,23 @@ class PerturbedAttentionGuidance(Adapter):
         self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs, plain: DiffusionOutput | None = None
     ) -> DiffusionOutput:
         """The output of both passes, in one call, combined; the unperturbed one may be given."""
-        own = conditions.get("identity_attention", self.perturbed.new_zeros(len(x), len(self.perturbed)))
-        changed = {**conditions, "identity_attention": own | self.perturbed}
         if plain is not None:
+            _, changed = self.passes(conditions, len(x))
             perturbed, unperturbed = self.model(x, timestep, changed), plain
         else:
-            unchanged = {**conditions, "identity_attention": own}
-            both = {name: torch.cat([unchanged[name], value]) for name, value in changed.items()}
-            output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
+            output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), kept(self.both, conditions, len(x)))
             unperturbed, perturbed = split(output, 2)
         return guide(self.combine, perturbed, [unperturbed], [self.guidance_scale], x, timestep)
+
+    def passes(self, conditions: ConditionalInputs, batch: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions of the unperturbed and of the perturbed pass."""
+        own = conditions.get("identity_attention", self.perturbed.new_zeros(batch, len(self.perturbed)))
+        return {**conditions, "identity_attention": own}, {**conditions, "identity_attention": own | self.perturbed}
+
+    def both(self, conditions: ConditionalInputs, batch: int) -> dict[str, Tensor]:
+        """Those of both passes, one below the other."""
+        unperturbed, perturbed = self.passes(conditions, batch)
+        return {name: torch.cat([value, perturbed[name]]) for name, value in unperturbed.items()}
 
 
 def begins(name: str, block: str) -> bool:

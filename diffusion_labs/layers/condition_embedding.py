@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, mask_of
+from diffusion_labs.keeping import kept
 from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.condition_layers import (
     Context,
@@ -132,7 +133,11 @@ class ConditionEmbedding(nn.Module):
 
         conditions_of_context = (*self.vector_tokens.values(), *self.tokens.values())
         contexts = [condition(conditions, timestep) for condition in conditions_of_context]
-        return embedding, concatenate(contexts) if contexts else None
+        return embedding, kept(self.joined, contexts) if contexts else None
+
+    def joined(self, contexts: Sequence[Context]) -> Context:
+        """The context of all conditions."""
+        return concatenate(contexts)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -151,7 +156,7 @@ def entry_name(name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-def concatenate(contexts: list[Context]) -> Context:
+def concatenate(contexts: Sequence[Context]) -> Context:
     """Join contexts along the tokens; one without a mask counts as valid where another has one."""
     tokens = torch.cat([context.tokens for context in contexts], dim=1)
     if all(context.mask is None for context in contexts):
