@@ -11,7 +11,7 @@ from diffusion_labs.adapters.condition_dropout import ConditionDropout
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of, without_guidance
-from diffusion_labs.keeping import kept
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.output import DiffusionOutput
 
 Scales = Mapping[str | tuple[str, ...], float]
@@ -119,7 +119,7 @@ class CFGuidance(ConditionDropout):
         if n == 1:
             return [self.model(x, timestep, inputs[0])]
         batch = kept(self.joined, inputs)
-        return split(self.model(torch.cat([x] * n), torch.cat([timestep] * n), batch), n)
+        return split(self.model(torch.cat([x] * n), stepped(self.repeated, timestep, n), batch), n)
 
     def joined(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The inputs of several passes, one below the other."""

@@ -10,7 +10,7 @@ from diffusion_labs.adapters.combinations import Combine, linear
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.conditioning import ConditionalInputs, without_guidance
-from diffusion_labs.keeping import kept
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -87,7 +87,8 @@ class PerturbedAttentionGuidance(Adapter):
             _, changed = self.passes(conditions, len(x))
             perturbed, unperturbed = self.model(x, timestep, changed), plain
         else:
-            output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), kept(self.both, conditions, len(x)))
+            both = kept(self.both, conditions, len(x))
+            output = self.model(torch.cat([x, x]), stepped(self.repeated, timestep, 2), both)
             unperturbed, perturbed = split(output, 2)
         return guide(self.combine, perturbed, [unperturbed], [self.guidance_scale], x, timestep)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, for_sampling
-from diffusion_labs.keeping import Memory, call_with
+from diffusion_labs.keeping import Memory, call_with, in_steps
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.randomness import Generators, randn_like
@@ -178,7 +178,7 @@ class Sampler(nn.Module):
 
         times = self.times(start).to(x.device)
         levels = self.schedule.levels(times)
-        denoise = self.denoiser(conditional_inputs, levels, times[:, None].expand(-1, len(x)).unbind())
+        denoise = self.denoiser(conditional_inputs, levels, in_steps(times[:, None].expand(-1, len(x))))
         past = None
         for t, s in self._shown([*pairwise(levels), (levels[-1], None)]):
             if s is None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_labs.checkpointing import Checkpointing, call_block
-from diffusion_labs.keeping import kept
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.layers import (
     Context,
     GroupNorm,
@@ -67,8 +67,12 @@ class AdaptiveGroupNorm(nn.Module):
         self.projection = nn.Linear(embed_dim, 2 * channels)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
-        scale, shift = self.projection(F.silu(embedding)).chunk(2, dim=1)
+        scale, shift = stepped(self.project, embedding).chunk(2, dim=1)
         return self.norm(x, scale, shift)
+
+    def project(self, embedding: Float[Tensor, "*b e"]) -> Float[Tensor, "*b k"]:
+        """Scale and shift, ``[..., 2 * channels]``."""
+        return self.projection(F.silu(embedding))
 
 
 class ShiftedGroupNorm(nn.Module):
@@ -90,7 +94,11 @@ class ShiftedGroupNorm(nn.Module):
         self.projection = nn.Linear(embed_dim, channels)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
-        return self.norm(x + over_positions(self.projection(F.silu(embedding)), x))
+        return self.norm(x + over_positions(stepped(self.project, embedding), x))
+
+    def project(self, embedding: Float[Tensor, "*b e"]) -> Float[Tensor, "*b c"]:
+        """The shift, ``[..., channels]``."""
+        return self.projection(F.silu(embedding))
 
 
 class ResBlock(nn.Module):
