@@ -44,7 +44,11 @@ def kept(function: Callable[..., T], *arguments: Any) -> T:
         *arguments: all that the result depends on but the module itself.
 
     Example:
-        >>> k, v = kept(self.keys_and_values, context)
+        >>> key, context, memory = nn.Linear(4, 8), torch.randn(2, 5, 4), {}
+        >>> with torch.no_grad():
+        ...     first, again = (call_with(memory, lambda: kept(key, context)) for _ in range(2))
+        >>> first is again
+        True
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return function(*arguments)
