@@ -16,6 +16,7 @@ BENCHMARKS = {
     "kernels": "layers, training and sampling steps of the ADM U-Net with and without the kernels for the CPU",
     "import_time": "what `import diffusion_labs` costs beyond `import torch`, and how soon the command line answers",
     "input_pipeline": "the time of making a batch, as a share of a training step",
+    "keeping": "what samplers gain by keeping what does not change from step to step: docs/keeping.md",
     "latent_quality": "reconstruction, latents and samples of a run of ldm-mnist, and its gates",
     "performance": "all questions of speed, and the page of the answers: docs/performance.md",
     "plan_memory": "memory of real updates beside that which `diffusion-labs plan` tells, and its gates",

@@ -4,7 +4,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalModule, for_sampling, without_guidance
 
@@ -73,6 +74,10 @@ class Adapter(ConditionalModule):
         adapter = copy.copy(self)
         vars(adapter)["_modules"] = {**self._modules, "model": model}
         return adapter
+
+    def repeated(self, timestep: Tensor, passes: int) -> Tensor:
+        """The times of several passes in one batch, ``[..., passes * b]``."""
+        return torch.cat([timestep] * passes, dim=-1)
 
     @property
     def null_conditions(self) -> Mapping[str, int]:

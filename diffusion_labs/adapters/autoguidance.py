@@ -1,7 +1,5 @@
 """Guidance by a weaker network."""
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
@@ -67,16 +65,18 @@ class AutoGuidance(Adapter):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         conditions = self.check_conditions(conditional_inputs, x)
-        plain = partial(self.model, x, timestep, conditions)
         if self.training or self.guidance_scale == 1:
-            return plain()
-        return within(self.interval, timestep, partial(self.guided_output, x, timestep, conditions), plain)
+            return self.model(x, timestep, conditions)
+        return within(self.interval, self.guided_output, self.model, x, timestep, conditions)
 
     def unguided(self) -> nn.Module:
         """The model inside."""
         return without_guidance(self.model)
 
-    def guided_output(self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs) -> DiffusionOutput:
-        """The output of both networks, combined."""
-        strong, weak = self.model(x, timestep, conditions), self.weaker(x, timestep, conditions)
+    def guided_output(
+        self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs, plain: DiffusionOutput | None = None
+    ) -> DiffusionOutput:
+        """The output of both networks, combined; the stronger one's may be given."""
+        strong = self.model(x, timestep, conditions) if plain is None else plain
+        weak = self.weaker(x, timestep, conditions)
         return guide(self.combine, weak, [strong], [self.guidance_scale], x, timestep)

@@ -11,6 +11,7 @@ from diffusion_labs.adapters.condition_dropout import ConditionDropout
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of, without_guidance
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.output import DiffusionOutput
 
 Scales = Mapping[str | tuple[str, ...], float]
@@ -78,13 +79,19 @@ class CFGuidance(ConditionDropout):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         given = self.check_conditions(conditional_inputs, x)
-        conditions, opposed = self.oppose(*self.complete(given, x), x)
+        conditions, opposed = kept(self.prepared, given, x.shape[0], x.device)
         if self.training:
             return self.model(x, timestep, self.drop(conditions, opposed, x))
 
-        plain = partial(self.model, x, timestep, conditions)
-        guided = partial(self.guided_output, x, timestep, conditions, opposed, given)
-        return within(self.interval, timestep, guided, plain)
+        left_out, scales = self._passes(given)
+        if left_out == [[]]:
+            return self.plain_output(x, timestep, conditions)
+        guided = partial(self.guided_output, left_out=left_out, scales=scales)
+        return within(self.interval, guided, self.plain_output, x, timestep, conditions, opposed)
+
+    def plain_output(self, x: Tensor, timestep: Tensor, conditions: Mapping[str, Tensor]) -> DiffusionOutput:
+        """The pass with all conditions."""
+        return self.outputs(x, timestep, [conditions])[0]
 
     def guided_output(
         self,
@@ -92,22 +99,31 @@ class CFGuidance(ConditionDropout):
         timestep: Tensor,
         conditions: Mapping[str, Tensor],
         opposed: Mapping[str, Tensor],
-        given: ConditionalInputs,
+        *,
+        left_out: Sequence[Sequence[str]],
+        scales: Sequence[float],
+        plain: DiffusionOutput | None = None,
     ) -> DiffusionOutput:
-        """One call with a pass for each scale and an unconditional one, as far as they are needed."""
-        scaled, passes = self._passes(given)
-        scales = list(passes.values())
-        left_out = [[name for name in scaled if name not in names] for names in passes]
-        if not self.is_plain(scales):
-            left_out.append(scaled)
-        inputs = [{**conditions, **without(names, opposed)} for names in left_out]
+        """One call with all passes, but the one with all conditions if its output is given."""
+        inputs = [{**conditions, **without(names, opposed)} for names in left_out if names or plain is None]
+        made = iter(self.outputs(x, timestep, inputs))
+        outputs = [next(made) if names or plain is None else plain for names in left_out]
+        if len(outputs) == 1:
+            return outputs[0]
+        *conditionals, u = outputs
+        return self.guide(u, conditionals, scales, x, timestep)
 
+    def outputs(self, x: Tensor, timestep: Tensor, inputs: Sequence[Mapping[str, Tensor]]) -> Sequence[DiffusionOutput]:
+        """One call of the model for all of some inputs; the output of each."""
         n = len(inputs)
         if n == 1:
-            return self.model(x, timestep, inputs[0])
-        batch = {key: torch.cat([each[key] for each in inputs]) for key in conditions}
-        *conditionals, u = split(self.model(torch.cat([x] * n), torch.cat([timestep] * n), batch), n)
-        return self.guide(u, conditionals, scales, x, timestep)
+            return [self.model(x, timestep, inputs[0])]
+        batch = kept(self.joined, inputs)
+        return split(self.model(torch.cat([x] * n), stepped(self.repeated, timestep, n), batch), n)
+
+    def joined(self, inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The inputs of several passes, one below the other."""
+        return {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]}
 
     def unguided(self) -> nn.Module:
         """One conditional pass, where absent conditions are null as they are here."""
@@ -131,18 +147,24 @@ class CFGuidance(ConditionDropout):
         """The output, from those of the unconditional and the conditional passes."""
         return guide(self.combine, u, conditionals, scales, x, timestep)
 
-    def _passes(self, given: ConditionalInputs | Sequence[str]) -> tuple[list[str], dict[tuple[str, ...], float]]:
-        """The conditions that have a scale, and the scales of the passes that differ from the unconditional one."""
+    def _passes(self, given: ConditionalInputs | Sequence[str]) -> tuple[list[list[str]], list[float]]:
+        """The conditions that each pass is without, the unconditional one last if it is needed, and the others' scales.
+
+        A condition that is not given is left out of no pass: it is null in all of them.
+        """
         scale = self.guidance_scale
-        scales = scale if isinstance(scale, Mapping) else {self.guided: scale}
-        by_names = {(key,) if isinstance(key, str) else tuple(key): value for key, value in scales.items()}
+        by_key = scale if isinstance(scale, Mapping) else {self.guided: scale}
+        by_names = {(key,) if isinstance(key, str) else tuple(key): value for key, value in by_key.items()}
         scaled = list(dict.fromkeys(name for names in by_names for name in names))
         unknown = set(scaled) - set(self.guided)
         if unknown:
             raise ValueError(f"guidance_scale names {sorted(unknown)}, but only {sorted(self.guided)} are guided")
 
-        named = {name for name in self.guided if name in given or negative_of(name) in given}
-        return scaled, {names: value for names, value in by_names.items() if value != 0 and named & set(names)}
+        named = [name for name in scaled if name in given or negative_of(name) in given]
+        counting = {names: value for names, value in by_names.items() if value != 0 and set(named) & set(names)}
+        left_out = [[name for name in named if name not in names] for names in counting]
+        scales = list(counting.values())
+        return (left_out if self.is_plain(scales) else [*left_out, named]), scales
 
 
 def without(names: Sequence[str], opposed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Classifier-free guidance of the data alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -25,6 +25,12 @@ class CFGuidancePlusPlus(CFGuidance):
     def is_plain(self, scales: Sequence[float]) -> bool:
         """Never: the noise is that of the unconditional pass."""
         return False
+
+    def outputs(self, x: Tensor, timestep: Tensor, inputs: Sequence[Mapping[str, Tensor]]) -> Sequence[DiffusionOutput]:
+        """See ``CFGuidance``; each with the prediction for its noise, so that there is one at every level."""
+        return [
+            output._replace(renoise_prediction=renoising(output)) for output in super().outputs(x, timestep, inputs)
+        ]
 
     def guide(
         self,

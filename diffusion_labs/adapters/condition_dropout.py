@@ -54,21 +54,29 @@ class ConditionDropout(Adapter):
             "null": nulls,
         }
 
-    def complete(self, given: ConditionalInputs, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def prepared(
+        self, given: ConditionalInputs, batch: int, device: torch.device
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions, with nulls for those that are absent, and what stands against them."""
+        return self.oppose(*self.complete(given, batch, device), batch, device)
+
+    def complete(
+        self, given: ConditionalInputs, batch: int, device: torch.device
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions, with nulls for those that are absent, and the nulls of all, with the masks of tokens.
 
         Null tokens are as many as they are, one of a vector, however long the sequence that they take the place of.
         """
         conditions, nulls = dict(given), {}
         for name in self.guided:
-            null = self._null(name, given.get(name), x)
+            null = self._null(name, given.get(name), batch)
             if null is None:
                 continue
             nulls[name] = null
             own: Tensor | None = getattr(self, f"null_{name}", None)
             if self._has_mask(name):
                 count, length, mask = 1 if own is None or own.ndim < 2 else own.shape[0], null.shape[1], mask_of(name)
-                nulls[mask] = (torch.arange(length, device=x.device) < count).expand(x.shape[0], -1)
+                nulls[mask] = (torch.arange(length, device=device) < count).expand(batch, -1)
                 if name in given:
                     conditions[mask] = pad(given.get(mask, all_valid(given[name])), length)
                     conditions[name] = pad(given[name], length)
@@ -92,7 +100,7 @@ class ConditionDropout(Adapter):
         return dropped
 
     def oppose(
-        self, conditions: Mapping[str, Tensor], nulls: Mapping[str, Tensor], x: Tensor
+        self, conditions: Mapping[str, Tensor], nulls: Mapping[str, Tensor], batch: int, device: torch.device
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions, and what stands against them: the negative where one is given, null elsewhere.
 
@@ -107,7 +115,7 @@ class ConditionDropout(Adapter):
                 continue
             negative, mask = conditions[negative_of(name)], mask_of(name)
             if name not in conditions:  # null to the network by its absence, which a batch of both cannot have
-                _, like_negative = self.complete({name: negative}, x)
+                _, like_negative = self.complete({name: negative}, batch, device)
                 conditions |= {key: like_negative[key] for key in (name, mask) if key in like_negative}
             condition = conditions[name]
 
@@ -129,7 +137,7 @@ class ConditionDropout(Adapter):
         """Whether the condition has any number of tokens, and the network a mask for them."""
         return mask_of(name) in (self.condition_names or ()) and None in self.condition_shapes.get(name, ())
 
-    def _null(self, name: str, condition: Tensor | None, x: Tensor) -> Tensor | None:
+    def _null(self, name: str, condition: Tensor | None, batch: int) -> Tensor | None:
         """The null value of a condition for the batch; ``None`` if it is absent, and null to the network so."""
         null: Tensor | None = getattr(self, f"null_{name}", None)
         if condition is not None:
@@ -138,12 +146,12 @@ class ConditionDropout(Adapter):
             return None
         else:
             sides = self.condition_shapes.get(name, tuple(null.shape))
-            shape = torch.Size([x.shape[0], *(1 if side is None else side for side in sides)])
+            shape = torch.Size([batch, *(1 if side is None else side for side in sides)])
         if null is not None:
             null = null if condition is None else null.to(condition.dtype)
             if null.ndim < 2 or not self._has_mask(name):
                 return null.expand(shape)
-            return pad(null[None], max(shape[1], null.shape[0])).expand(x.shape[0], -1, -1)
+            return pad(null[None], max(shape[1], null.shape[0])).expand(batch, -1, -1)
         assert condition is not None
         if not condition.is_floating_point():
             raise ValueError(

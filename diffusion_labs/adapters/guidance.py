@@ -1,12 +1,14 @@
 """What the guidance adapters share: the outputs of several passes become one, at some of the noise levels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_labs.adapters.combinations import Combine
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
+from diffusion_labs.compilation import constant
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -45,20 +47,72 @@ def split(output: DiffusionOutput, parts: int) -> list[DiffusionOutput]:
 
 def within(
     interval: GuidanceInterval | None,
+    guided: Callable[..., DiffusionOutput],
+    plain: Callable[..., DiffusionOutput],
+    x: Tensor,
     timestep: Tensor,
-    guided: Callable[[], DiffusionOutput],
-    plain: Callable[[], DiffusionOutput],
+    *conditions: Mapping[str, Tensor],
 ) -> DiffusionOutput:
-    """The guided output inside of the interval, the plain one outside; both are made only where samples differ."""
+    """The guided output inside of the interval, the plain one outside; both only where samples differ.
+
+    Args:
+        interval: everywhere if ``None``.
+        guided: ``guided(x, timestep, *conditions)``, with ``plain=`` the plain output where that is made already.
+        plain: ``plain(x, timestep, conditions)``: one pass, with the first of them.
+        x: see ``ConditionalModule``.
+        timestep: likewise.
+        *conditions: for the passes.
+    """
     if interval is None:
-        return guided()
+        return guided(x, timestep, *conditions)
     inside = interval(timestep)
-    if not torch.compiler.is_compiling():  # a branch on a value would break the graph
-        if bool(inside.all()):
-            return guided()
-        if not bool(inside.any()):
-            return plain()
-    return choose(inside, guided(), plain())
+    if torch.compiler.is_compiling():
+        output = plain(x, timestep, conditions[0])
+        return (branch if may_branch() else chosen)(inside, guided, output, x, timestep, *conditions)
+    if bool(inside.all()):
+        return guided(x, timestep, *conditions)
+    output = plain(x, timestep, conditions[0])
+    return chosen(inside, guided, output, x, timestep, *conditions) if bool(inside.any()) else output
+
+
+@constant
+def may_branch() -> bool:
+    """Whether the graph that is traced may branch: with ``dynamic=True`` a branch may read no float, as networks do."""
+    return bool(torch._dynamo.config.assume_static_by_default)
+
+
+def chosen(
+    inside: Tensor, guided: Callable[..., DiffusionOutput], plain: DiffusionOutput, *inputs: Any
+) -> DiffusionOutput:
+    """The guided output for the samples inside, the plain one for the others."""
+    return choose(inside, guided(*inputs, plain=plain), plain)
+
+
+def branch(
+    inside: Tensor,
+    guided: Callable[..., DiffusionOutput],
+    plain: DiffusionOutput,
+    x: Tensor,
+    timestep: Tensor,
+    *conditions: Mapping[str, Tensor],
+) -> DiffusionOutput:
+    """``chosen`` in a graph that makes the passes of the guided output only where a sample is inside.
+
+    A branch takes no views, and gives tensors alone, none that it got. Both ways of it have the same fields.
+    """
+    apart = [{name: value.clone() for name, value in each.items()} for each in conditions]
+    known = DiffusionOutput._make(None if value is None else value.clone() for value in plain)
+    inputs = (x.clone(), timestep.clone(), *apart)
+
+    def inner() -> list[Tensor]:
+        return [value for value in chosen(inside, guided, known, *inputs) if value is not None]
+
+    def outer() -> list[Tensor]:
+        return [value.clone() for value in known if value is not None]
+
+    names = [name for name, value in plain._asdict().items() if value is not None]
+    values = torch.cond(inside.any(), inner, outer, ())
+    return DiffusionOutput(**dict(zip(names, values, strict=True)))
 
 
 def choose(inside: Tensor, guided: DiffusionOutput, plain: DiffusionOutput) -> DiffusionOutput:

@@ -15,8 +15,9 @@ class GuidanceInterval(nn.Module):
     batch, without guidance.
 
     In eval mode all samples of a step have one time, and the decision is a branch on it: on a GPU the host waits for
-    it once a call. Where the adapter itself is compiled there is no branch, and every pass is made at every level;
-    compile the network inside instead.
+    it once a call. Where the adapter itself is compiled, or in an exported program, it is a branch of the graph: one
+    pass with all conditions at every level, and the others inside alone. With ``torch.compile(dynamic=True)``, where a
+    branch may not read the numbers that networks have, all passes are made at every level.
 
     Args:
         schedule: of the times that the adapter gets.

@@ -1,10 +1,13 @@
 """The size of an image as a condition."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.keeping import kept
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -36,8 +39,11 @@ class MicroConditioning(Adapter):
         """See ``ConditionalModule``."""
         conditions = self.check_conditions(conditional_inputs, x)
         if self.name not in conditions:
-            size = [float(self.factor * side) for side in x.shape[2:]]
-            whole = torch.tensor([*size, *[0.0] * len(size), *size], device=x.device)
-            conditions = {**conditions, self.name: whole.expand(len(x), -1)}
+            conditions = {**conditions, self.name: kept(self.whole, x.shape[2:], len(x), x.device)}
         output: DiffusionOutput = self.model(x, timestep, conditions)
         return output
+
+    def whole(self, sides: Sequence[int], batch: int, device: torch.device) -> Tensor:
+        """The condition of images that were not cropped, ``[b, 6]``, of the size of x."""
+        size = [float(self.factor * side) for side in sides]
+        return torch.tensor([*size, *[0.0] * len(size), *size], device=device).expand(batch, -1)

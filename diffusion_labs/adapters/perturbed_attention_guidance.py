@@ -1,7 +1,6 @@
 """Guidance by a pass without self-attention."""
 
 from collections.abc import Collection
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from diffusion_labs.adapters.combinations import Combine, linear
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.conditioning import ConditionalInputs, without_guidance
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -71,23 +71,36 @@ class PerturbedAttentionGuidance(Adapter):
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
         conditions = self.check_conditions(conditional_inputs, x)
-        plain = partial(self.model, x, timestep, conditions)
         if self.training or self.guidance_scale == 1:
-            return plain()
-        return within(self.interval, timestep, partial(self.guided_output, x, timestep, conditions), plain)
+            return self.model(x, timestep, conditions)
+        return within(self.interval, self.guided_output, self.model, x, timestep, conditions)
 
     def unguided(self) -> nn.Module:
         """The model inside."""
         return without_guidance(self.model)
 
-    def guided_output(self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs) -> DiffusionOutput:
-        """The output of both passes, combined."""
-        both = {name: torch.cat([value, value]) for name, value in conditions.items()}
-        own = conditions.get("identity_attention", self.perturbed.new_zeros(len(x), len(self.perturbed)))
-        both["identity_attention"] = torch.cat([own, own | self.perturbed])
-        output = self.model(torch.cat([x, x]), torch.cat([timestep, timestep]), both)
-        unperturbed, perturbed = split(output, 2)
+    def guided_output(
+        self, x: Tensor, timestep: Tensor, conditions: ConditionalInputs, plain: DiffusionOutput | None = None
+    ) -> DiffusionOutput:
+        """The output of both passes, in one call, combined; the unperturbed one may be given."""
+        if plain is not None:
+            _, changed = self.passes(conditions, len(x))
+            perturbed, unperturbed = self.model(x, timestep, changed), plain
+        else:
+            both = kept(self.both, conditions, len(x))
+            output = self.model(torch.cat([x, x]), stepped(self.repeated, timestep, 2), both)
+            unperturbed, perturbed = split(output, 2)
         return guide(self.combine, perturbed, [unperturbed], [self.guidance_scale], x, timestep)
+
+    def passes(self, conditions: ConditionalInputs, batch: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions of the unperturbed and of the perturbed pass."""
+        own = conditions.get("identity_attention", self.perturbed.new_zeros(batch, len(self.perturbed)))
+        return {**conditions, "identity_attention": own}, {**conditions, "identity_attention": own | self.perturbed}
+
+    def both(self, conditions: ConditionalInputs, batch: int) -> dict[str, Tensor]:
+        """Those of both passes, one below the other."""
+        unperturbed, perturbed = self.passes(conditions, batch)
+        return {name: torch.cat([value, perturbed[name]]) for name, value in unperturbed.items()}
 
 
 def begins(name: str, block: str) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, mask_of
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.layers.class_condition import ClassCondition
 from diffusion_labs.layers.condition_layers import (
     Context,
@@ -88,6 +89,7 @@ class ConditionEmbedding(nn.Module):
             **{name: (None, width) for name, width in tokens.items()},
         }
         self.condition_names = frozenset(names)
+        self.vector_names = (*classes, *vectors, *joint_shapes)
         self.time = time
         self.classes = nn.ModuleDict(
             {entry_name(name): ClassCondition(name, number, time.embed_dim) for name, number in classes.items()}
@@ -124,15 +126,26 @@ class ConditionEmbedding(nn.Module):
         Raises:
             ValueError: for a condition of the wrong shape or dtype.
         """
-        embedding = self.time(timestep)
-        for condition in (*self.classes.values(), *self.vectors.values()):
-            embedding = embedding + condition(conditions, timestep)
-        if self.joint is not None:
-            embedding = embedding + self.joint(conditions, timestep)
+        of_vector = {name: conditions[name] for name in self.vector_names if name in conditions}
+        embedding = stepped(self.vector, timestep, of_vector)
 
         conditions_of_context = (*self.vector_tokens.values(), *self.tokens.values())
         contexts = [condition(conditions, timestep) for condition in conditions_of_context]
-        return embedding, concatenate(contexts) if contexts else None
+        return embedding, kept(self.joined, contexts) if contexts else None
+
+    def vector(self, timestep: Tensor, conditions: ConditionalInputs) -> Tensor:
+        """The embedding at times ``[..., b]``, ``[..., b, embed_dim]``."""
+        embedding: Tensor = self.time(timestep.flatten()).unflatten(0, timestep.shape)
+        times = timestep.reshape(-1, timestep.shape[-1])[0]  # of one step: conditions are of the batch
+        for condition in (*self.classes.values(), *self.vectors.values()):
+            embedding = embedding + condition(conditions, times)
+        if self.joint is not None:
+            embedding = embedding + self.joint(conditions, times)
+        return embedding
+
+    def joined(self, contexts: Sequence[Context]) -> Context:
+        """The context of all conditions."""
+        return concatenate(contexts)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -151,7 +164,7 @@ def entry_name(name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-def concatenate(contexts: list[Context]) -> Context:
+def concatenate(contexts: Sequence[Context]) -> Context:
     """Join contexts along the tokens; one without a mask counts as valid where another has one."""
     tokens = torch.cat([context.tokens for context in contexts], dim=1)
     if all(context.mask is None for context in contexts):

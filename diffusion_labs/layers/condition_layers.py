@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.keeping import kept
 from diffusion_labs.layers.conditions import tokens_of, vector_of
 from diffusion_labs.layers.embeddings import TimeEmbedding, sinusoidal_embedding
 
@@ -138,7 +139,7 @@ class TokenCondition(nn.Module):
 
     def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Context:
         tokens, mask = tokens_of(conditions, self.name, self.width, timestep)
-        return Context(self.project(tokens), mask)
+        return Context(kept(self.project, tokens), mask)
 
     def project(self, tokens: Tensor) -> Tensor:
         """From the input to the context."""
@@ -207,5 +208,9 @@ class VectorTokens(nn.Module):
 
     def forward(self, conditions: ConditionalInputs, timestep: Tensor) -> Context:
         vector = vector_of(conditions, self.name, self.linear.in_features, timestep)
-        tokens = self.linear(vector.to(self.linear.weight.dtype))
-        return Context(tokens.view(len(tokens), self.num_tokens, -1), None)
+        return Context(kept(self.project, vector), None)
+
+    def project(self, vector: Tensor) -> Tensor:
+        """From the input to the tokens."""
+        tokens: Tensor = self.linear(vector.to(self.linear.weight.dtype))
+        return tokens.view(len(tokens), self.num_tokens, -1)

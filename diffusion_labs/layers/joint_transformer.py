@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion_labs.keeping import stepped
 from diffusion_labs.layers.attention import attention, merge_heads
 from diffusion_labs.layers.modulation import modulate, modulation
 from diffusion_labs.layers.transformer import FeedForward, HeadProjection, Heads, SelfAttention
@@ -45,7 +46,7 @@ class AttendedStream(nn.Module):
 
     def modulations(self, embedding: Float[Tensor, "b e"]) -> Sequence[Tensor]:
         """Shifts, scales and gates."""
-        return self.modulation(embedding).chunk(self.num_modulations, dim=1)
+        return stepped(self.modulation, embedding).chunk(self.num_modulations, dim=1)
 
     def begin(self, x: Float[Tensor, "b n c"], modulations: Sequence[Tensor]) -> Heads:
         """q, k and v of each head."""

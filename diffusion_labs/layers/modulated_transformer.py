@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion_labs.keeping import stepped
 from diffusion_labs.layers.modulation import modulate
 from diffusion_labs.layers.transformer import FeedForward, MultiHeadAttention, SelfAttention
 
@@ -51,7 +52,7 @@ class ModulatedTransformerBlock(nn.Module):
         identity: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Transform x; identity is that of ``SelfAttention``."""
-        shift, scale, gate, *parts_ff = self.modulation(embedding).chunk(6, dim=1)
+        shift, scale, gate, *parts_ff = stepped(self.modulation, embedding).chunk(6, dim=1)
         x = x + gate[:, None] * self.attention(modulate(self.norm_attention(x), shift, scale), identity)
         return self.transform(x, *parts_ff)
 
@@ -92,7 +93,7 @@ class ModulatedCrossAttentionBlock(ModulatedTransformerBlock):
         identity: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b n c"]:
         """Transform x; mask and identity are those of ``MultiHeadAttention``, for the context and for x."""
-        shift, scale, gate, *parts_ff = self.modulation(embedding).chunk(6, dim=1)
+        shift, scale, gate, *parts_ff = stepped(self.modulation, embedding).chunk(6, dim=1)
         x = x + gate[:, None] * self.attention(modulate(self.norm_attention(x), shift, scale), identity)
         x = x + self.cross_attention(x, context, mask)
         return self.transform(x, *parts_ff)

@@ -33,6 +33,6 @@ class TableModulation(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.randn(parts, dim) / dim**0.5)
 
-    def forward(self, embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
-        """From ``[b, parts * dim]``, or from ``[b, dim]`` for all parts, to ``[b, parts * dim]``."""
-        return (embedding.unflatten(1, (-1, self.table.shape[1])) + self.table).flatten(1)
+    def forward(self, embedding: Float[Tensor, "*b e"]) -> Float[Tensor, "*b k"]:
+        """From ``[..., parts * dim]``, or from ``[..., dim]`` for all parts, to ``[..., parts * dim]``."""
+        return (embedding.unflatten(-1, (-1, self.table.shape[1])) + self.table).flatten(-2)

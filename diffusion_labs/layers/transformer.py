@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from diffusion_labs.keeping import kept
 from diffusion_labs.layers.attention import attention, heads_of_channels, merge_attended, split_heads_stacked
 from diffusion_labs.partition import Partition
 
@@ -66,12 +67,15 @@ class MultiHeadAttention(nn.Module):
                 ``out(0)``.
             identity: in self-attention, for which samples the attention map is the identity: ``out(v)``.
         """
-        context = x if context is None else context
-        q, k, v = (
-            split_heads_stacked(part, self.num_heads, 1)[0]
-            for part in (self.query(x), self.key(context), self.value(context))
-        )
+        (q,) = split_heads_stacked(self.query(x), self.num_heads, 1)
+        k, v = self.keys_and_values(x) if context is None else kept(self.keys_and_values, context)
         return self.out(merge_attended(attention(q, k, v, mask), v, identity))
+
+    def keys_and_values(self, context: Float[Tensor, "b m e"]) -> tuple[Tensor, Tensor]:
+        """k and v, each ``[b, num_heads, m, d]``."""
+        (k,) = split_heads_stacked(self.key(context), self.num_heads, 1)
+        (v,) = split_heads_stacked(self.value(context), self.num_heads, 1)
+        return k, v
 
     def partition(self) -> Partition:
         """By heads."""

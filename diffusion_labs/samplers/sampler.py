@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs, for_sampling
+from diffusion_labs.keeping import Memory, call_with, in_steps
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.randomness import Generators, randn_like
@@ -177,7 +178,7 @@ class Sampler(nn.Module):
 
         times = self.times(start).to(x.device)
         levels = self.schedule.levels(times)
-        denoise = self.denoiser(conditional_inputs, levels, times[:, None].expand(-1, len(x)).unbind())
+        denoise = self.denoiser(conditional_inputs, levels, in_steps(times[:, None].expand(-1, len(x))))
         past = None
         for t, s in self._shown([*pairwise(levels), (levels[-1], None)]):
             if s is None:
@@ -215,11 +216,13 @@ class Sampler(nn.Module):
             times: theirs, for each sample: ``[b]``.
         """
         model, predictor = for_sampling(self.model), self.predictor
+        memory: Memory = {}
         known = {level.t: time for level, time in zip(levels, times, strict=True)}
 
         def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
             time = known.get(level.t)
-            output = model(xt, level.t.expand(xt.shape[0]) if time is None else time, conditional_inputs)
+            time = level.t.expand(xt.shape[0]) if time is None else time
+            output = call_with(memory, model, xt, time, conditional_inputs)
             x0, eps = predictor.denoise_at(output.prediction, xt, level)
             if output.renoise_prediction is not None:
                 eps = predictor.denoise_at(output.renoise_prediction, xt, level).eps

@@ -24,9 +24,16 @@ class BaseObjective(nn.Module):
     def after_update(self, step: int) -> None:
         """Called after every update of the parameters, outside of the compiled graph.
 
+        It may change buffers, which go back if the update turns out to be skipped. Parameters it may change where
+        ``awaits`` says so, or if it leaves those alone that it has been called for.
+
         Args:
             step: the updates that are done.
         """
+
+    def awaits(self, step: int) -> bool:
+        """Whether ``after_update`` is called when the host knows that the update was made, for which it waits."""
+        return False
 
     def metrics(self) -> dict[str, Tensor]:
         """Scalars for the log, since they were last asked for; the loop adds them to its lines."""

@@ -42,9 +42,9 @@ class RunLog:
             self.writer.close()
         self.tracking.finish(complete=error[0] is None)
 
-    def advance(self) -> None:
-        """One update is done."""
-        self.progress.update()
+    def advance(self, step: int) -> None:
+        """So many updates are done."""
+        self.progress.update(step - self.progress.n)
 
     def scalars(self, step: int, **values: float) -> None:
         """Write numbers of a step, and show them beside the progress bar."""
@@ -83,7 +83,7 @@ class SilentLog:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def advance(self) -> None:
+    def advance(self, step: int) -> None:
         """Nothing."""
 
     def scalars(self, step: int, **values: float) -> None:

@@ -4,7 +4,6 @@ import json
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -21,12 +20,11 @@ from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
     load_newest,
-    save_checkpoint,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
-from diffusion_labs.training.experiment import Experiment, Preview, batch_size
+from diffusion_labs.training.experiment import Experiment, Preview
 from diffusion_labs.training.heartbeat import Heartbeat
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
@@ -39,7 +37,7 @@ from diffusion_labs.training.parallelism import (
     share,
     whole,
 )
-from diffusion_labs.training.state import TrainState, random_state, set_random_state
+from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.stop_signals import Stopped, stop_signals
 from diffusion_labs.training.tensor_parallelism import (
     TensorGroup,
@@ -49,6 +47,7 @@ from diffusion_labs.training.tensor_parallelism import (
     norm_of_gradients,
 )
 from diffusion_labs.training.trackers import TrackedRun, Tracker, Tracking, named_trackers
+from diffusion_labs.training.updates import Updates
 from diffusion_labs.training.world import World, joined, local_device
 
 
@@ -64,7 +63,8 @@ def train(
     """Train to the experiment's last step, and save the result.
 
     A batch whose loss or gradient is not finite, or a spike, changes nothing but the count of such batches, see
-    ``UpdateGuard``: it is as if the data did not have it. Checkpoints are written while training goes on; one that
+    ``UpdateGuard``: it is as if the data did not have it. The host learns of it an update later, see ``Updates``, and
+    waits for the device only where something is written. Checkpoints are written while training goes on; one that
     cannot be written is warned of.
 
     Started by ``torchrun``, each process has its share of every batch. What a batch is, and when a step is done, does
@@ -125,56 +125,60 @@ def _train(
     if world.main:
         remove_later_snapshots(run_dir, state.step)
     heartbeat = Heartbeat(world, options.timeout)
+
+    def due(step: int) -> bool:
+        """Whether something happens after an update for which the host must know that it was made."""
+        every = [options.save_every, options.log_every]
+        every += [] if snapshot_every is None else [snapshot_every]
+        every += [] if experiment.preview is None else [options.preview_every]
+        return step == experiment.steps or any(step % n == 0 for n in every) or experiment.objective.awaits(step)
+
     log = log_of(run_dir, experiment.steps, state.step, tracking)
     with log, writer, heartbeat, stop_signals() as stopping:
-        losses: list[float] = []
-        logged, images = time.perf_counter(), 0
-        buffers = list(state.objective.buffers())
-        before = [buffer.clone() for buffer in buffers]
-        while state.step < experiment.steps:
-            batches = [next(state.batches) for _ in range(experiment.accumulate)]
+
+        def gradient(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+            """The gradient of all processes, and what they tell each other."""
             heartbeat.beat(state.step + 1)
-            _copy(buffers, before)
-            random = random_state()
-            loss = world.mean({"loss": backward(objective, batches, device, autocast(options.precision, device))})[
-                "loss"
-            ].item()
+            loss = backward(objective, batches, device, autocast(options.precision, device))
+            asked = torch.full_like(loss, bool(stopping))
+            told = world.mean({"loss": loss, "stop": asked})
             tensors.complete_gradients()
-            norm = clip_gradients(state.optimizer, experiment.gradient_clip, tensors.gradient_norm).item()
-            if not state.guard.accepts(loss, norm, options.spike_factor):
-                state.optimizer.zero_grad(set_to_none=True)
-                _copy(before, buffers)
-                set_random_state(random)
-                state.objective.metrics()  # forgotten, as those of the batch are among them
-                folder = run_dir / "skipped" if world.size == 1 else run_dir / "skipped" / f"rank-{world.rank}"
-                _report_skipped(state, loss, norm, batches, folder, options.skipped_updates)
+            norm = clip_gradients(state.optimizer, experiment.gradient_clip, tensors.gradient_norm)
+            return told["loss"], norm, told["stop"] > 0
+
+        updates = Updates(
+            state,
+            gradient,
+            log.advance,
+            accumulate=experiment.accumulate,
+            spike_factor=options.spike_factor,
+            skipped_updates=options.skipped_updates,
+            folder=run_dir / "skipped" if world.size == 1 else run_dir / "skipped" / f"rank-{world.rank}",
+        )
+        logged = time.perf_counter()
+        while state.step < experiment.steps:
+            updates.begin()
+            # read once: what arrives from here on stops the next step; of several processes, when all know of it
+            stop = bool(stopping) if world.size == 1 else updates.stop
+            if not (stop or due(state.step + 1)) or not updates.know():
                 continue
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
-            state.scheduler.step()
-            state.step += 1
-            state.objective.after_update(state.step)
-            state.update_averages()
-            log.advance()
-            losses.append(loss)
-            images += world.data_size * sum(map(batch_size, batches))
 
             last = state.step == experiment.steps
-            stop = world.any(bool(stopping), device)  # read once: what arrives from here on stops the next step
             save = last or stop or state.step % options.save_every == 0
             if save or state.step % options.log_every == 0:
                 now = time.perf_counter()
                 metrics = world.mean(state.objective.metrics())
+                loss, images = updates.take_losses()
                 log.scalars(
                     state.step,
-                    loss=sum(losses) / len(losses),
-                    gradient_norm=norm,
+                    loss=loss,
+                    gradient_norm=updates.gradient_norm,
                     learning_rate=float(state.scheduler.get_last_lr()[0]),
-                    images_per_second=images / (now - logged),
+                    images_per_second=world.data_size * images / (now - logged),
                     skipped_updates=state.guard.skipped,
                     **{name: value.item() for name, value in metrics.items()},
                 )
-                losses, images, logged = [], 0, now
+                logged = now
             if snapshot_every is not None and (last or state.step % snapshot_every == 0):
                 content = collected(snapshot_of(state.power_averages), keep=world.main)
                 if world.main:
@@ -235,27 +239,6 @@ def backward(objective: nn.Module, batches: Sequence[Batch], device: torch.devic
             loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
-
-
-def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    for value, place in zip(source, target, strict=True):
-        place.copy_(value)
-
-
-def _report_skipped(
-    state: TrainState, loss: float, norm: float, batches: Sequence[Batch], folder: Path, limit: int
-) -> None:
-    """Warn of a skipped update, or end the run if it is one too many."""
-    guard = state.guard
-    what = f"the update after step {state.step} is skipped, as its loss is {loss:g} and its gradient norm {norm:g}"
-    if guard.in_a_row <= limit:
-        warnings.warn(f"{what}; skipped so far: {guard.skipped}", stacklevel=3)
-        return
-    kept = save_checkpoint(folder, state.step, {"batches": list(batches)}, keep=1)
-    raise FloatingPointError(
-        f"{what}, like {limit} before it; its batches are in {kept}. Lower the learning rate, or look at the data. "
-        "Earlier checkpoints are kept"
-    )
 
 
 def clip_gradients(

@@ -58,6 +58,10 @@ class VQObjective(AutoencoderObjective):
         """``mean(errors)``."""
         return errors.mean()
 
+    def awaits(self, step: int) -> bool:
+        """Where codes are revived, which changes the codebook."""
+        return self.revival is not None and step % self.revival.window == 0
+
     def after_update(self, step: int) -> None:
         """Revive the codes that are due."""
         super().after_update(step)

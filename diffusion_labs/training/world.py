@@ -51,14 +51,6 @@ class World:
         torch.distributed.all_reduce(total)
         return dict(zip(values, total / self.size, strict=True))
 
-    def any(self, value: bool, device: torch.device) -> bool:
-        """Whether it is true for any process."""
-        if self.size == 1:
-            return value
-        found = torch.tensor(float(value), device=device)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        return bool(found)
-
     def gather(self, value: T) -> list[T]:
         """What each group has, which its processes have alike, in their order."""
         if self.size == 1:

@@ -88,14 +88,14 @@ def test_every_key_arrives_at_the_network_whoever_consumed_it(names: tuple[str, 
     x, t, conditions = inputs(names)
     conditions["unheard_of"] = torch.arange(4)
     model(x, t, conditions)
-    calls = [call for module in model.modules() if isinstance(module, Recorder) for call in module.calls]
-    assert {row for *_, seen in calls for row in seen["unheard_of"].tolist()} == {0, 1, 2, 3}
+    calls = [call for module in model.modules() if isinstance(module, Recorder) for call in enumerate(module.calls)]
+    assert {row for _, (*_, seen) in calls for row in seen["unheard_of"].tolist()} == {0, 1, 2, 3}
     same = conditions.keys() - frozenset().union(*(ADAPTERS[name].rescales for name in names))
-    for grown, _, seen in calls:  # of the passes of guidance, the first is that with all conditions
+    for i, (grown, _, seen) in calls:  # of the passes of guidance, the first is that with all conditions
         rows = sorted(set(seen["unheard_of"].tolist()))
         assert rows == [0, 1, 2, 3] or "expert_denoisers" in names
         assert set(conditions) <= set(seen) <= set(conditions) | {"identity_attention"}
-        assert all(torch.equal(seen[key][: len(rows)], conditions[key][rows]) for key in same)
+        assert i > 0 or all(torch.equal(seen[key][: len(rows)], conditions[key][rows]) for key in same)
         assert all(len(value) == len(grown) for value in seen.values())
         assert grown.shape[1] == channels
 

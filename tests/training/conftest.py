@@ -15,7 +15,7 @@ from tests.catalogue import SCHEDULES, TinyNetwork
 class Uninterrupted:
     """Makes the same experiment each time: 12 steps on 40 images, with dropout, guidance and accumulation."""
 
-    def __call__(self, **changes: object) -> Experiment:
+    def __call__(self, *, fused: bool = False, **changes: object) -> Experiment:
         torch.manual_seed(7)
         schedule = SCHEDULES["cosine"]()
         predictor = dl.VPredictor(schedule)
@@ -34,7 +34,7 @@ class Uninterrupted:
             "objective": objective,
             "model": sampler,
             "batches": dl.Batches(data, 8, seed=1),
-            "optimizer": torch.optim.AdamW(objective.parameters(), 1e-2),
+            "optimizer": torch.optim.AdamW(objective.parameters(), 1e-2, fused=fused),
             "steps": 12,
             "learning_rate": WarmupCosine(12, warmup=3),
             "ema_decay": 0.9,

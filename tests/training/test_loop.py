@@ -95,19 +95,20 @@ def assert_equal_states(left: dict, right: dict) -> None:
 
 
 @pytest.mark.parametrize("killed_after", [3, 11, 14, 19, 23])
-def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, killed_after: int) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, killed_after: int, fused: bool) -> None:
     """Parameters, averages and their snapshots, optimiser, learning rate, random numbers and data order, at the end."""
-    whole = train(make_experiment(), tmp_path / "whole", replace(WITH_SNAPSHOTS, save_every=4))
+    whole = train(make_experiment(fused=fused), tmp_path / "whole", replace(WITH_SNAPSHOTS, save_every=4))
 
     def die() -> None:
         raise Killed
 
-    experiment = make_experiment()
+    experiment = make_experiment(fused=fused)
     experiment.batches = DyingBatches(experiment.batches, killed_after, die)
     with pytest.raises(Killed):
         train(experiment, run_dir, WITH_SNAPSHOTS)
     torch.manual_seed(999)  # another process has other random numbers
-    resumed = train(make_experiment(), run_dir, WITH_SNAPSHOTS)
+    resumed = train(make_experiment(fused=fused), run_dir, WITH_SNAPSHOTS)
     assert_equal_states(resumed.state_dict(), whole.state_dict())
     snapshots = [
         [(path.name, load_checkpoint(path)) for path in checkpoints(folder / "ema_snapshots")]
@@ -228,16 +229,21 @@ class Counting(torch.nn.Module):
 @pytest.mark.parametrize(
     ("factor", "places"), [(float("nan"), (1, 9, 10, 32)), (-float("inf"), (60,)), (3e3, (40, 61))]
 )
-def test_a_bad_batch_is_as_if_it_were_not_there(make_experiment, tmp_path, factor, places) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("log_every", [1, 5, 100])
+def test_a_bad_batch_is_as_if_it_were_not_there(
+    make_experiment, tmp_path, factor, places, fused: bool, log_every: int
+) -> None:
+    """Whether the host knows of it at once, as where it writes, or an update later."""
     states = []
     for name, chosen in (("good", ()), ("poisoned", places)):
         torch.manual_seed(0)
-        experiment = make_experiment(steps=60, accumulate=1, learning_rate=lambda step: 1.0)
+        experiment = make_experiment(steps=60, accumulate=1, learning_rate=lambda step: 1 / (1 + step), fused=fused)
         experiment.objective.loss = Counting()
         experiment.batches = PoisonedBatches(experiment.batches, factor, chosen)
         torch.manual_seed(1)
         with nullcontext() if not chosen else pytest.warns(UserWarning, match="is skipped, as its loss is"):
-            state = train(experiment, tmp_path / name, TrainOptions(resume=True, save_every=7, log_every=5))
+            state = train(experiment, tmp_path / name, TrainOptions(resume=True, save_every=7, log_every=log_every))
         assert state.guard.skipped == len(chosen)
         states.append(state.state_dict())
     good, poisoned = ({key: value for key, value in state.items() if key != "guard"} for state in states)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion_labs.checkpointing import Checkpointing, call_block
+from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.layers import (
     Context,
     GroupNorm,
@@ -66,8 +67,12 @@ class AdaptiveGroupNorm(nn.Module):
         self.projection = nn.Linear(embed_dim, 2 * channels)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
-        scale, shift = self.projection(F.silu(embedding)).chunk(2, dim=1)
+        scale, shift = stepped(self.project, embedding).chunk(2, dim=1)
         return self.norm(x, scale, shift)
+
+    def project(self, embedding: Float[Tensor, "*b e"]) -> Float[Tensor, "*b k"]:
+        """Scale and shift, ``[..., 2 * channels]``."""
+        return self.projection(F.silu(embedding))
 
 
 class ShiftedGroupNorm(nn.Module):
@@ -89,7 +94,11 @@ class ShiftedGroupNorm(nn.Module):
         self.projection = nn.Linear(embed_dim, channels)
 
     def forward(self, x: Float[Tensor, "b c *d"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c *d"]:
-        return self.norm(x + over_positions(self.projection(F.silu(embedding)), x))
+        return self.norm(x + over_positions(stepped(self.project, embedding), x))
+
+    def project(self, embedding: Float[Tensor, "*b e"]) -> Float[Tensor, "*b c"]:
+        """The shift, ``[..., channels]``."""
+        return self.projection(F.silu(embedding))
 
 
 class ResBlock(nn.Module):
@@ -232,11 +241,14 @@ class ContextAttentionBlock(AttentionBlock):
     def add_context(self, k: Tensor, v: Tensor, context: Context | None) -> tuple[Tensor, Tensor, Tensor | None]:
         assert context is not None, "the network's embedding gives a context whenever it has token conditions"
         tokens, mask, _ = context
-        context_kv = self.context_kv(tokens.mT, to_tokens=True)
-        context_k, context_v = self.split_heads(context_kv, self.num_heads, 2)
+        context_k, context_v = kept(self.keys_and_values, tokens)
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(k.shape[0], k.shape[2])], dim=1)
         return torch.cat([context_k, k], dim=2), torch.cat([context_v, v], dim=2), mask
+
+    def keys_and_values(self, tokens: Float[Tensor, "b m e"]) -> tuple[Tensor, ...]:
+        """Those of the context, each ``[b, num_heads, m, d]``."""
+        return self.split_heads(self.context_kv(tokens.mT, to_tokens=True), self.num_heads, 2)
 
     def partition(self) -> Partition:
         """By heads, with those of the context."""

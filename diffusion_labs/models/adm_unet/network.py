@@ -12,6 +12,7 @@ from diffusion_labs.conditioning import (
     check_identity,
     check_timestep,
 )
+from diffusion_labs.keeping import kept
 from diffusion_labs.layers import ConditionEmbedding, Context, Conv, GroupNormSiLU, conv, zero_init
 from diffusion_labs.models.adm_unet.blocks import BlockSequence, NumberedAttention
 from diffusion_labs.output import DiffusionOutput
@@ -197,7 +198,7 @@ class ADMUNet(ConditionalModule):
         embedding, context = self.embedding(timestep, conditions)
         embedding = embedding.to(h.dtype)
         if context is not None:
-            context = context._replace(tokens=context.tokens.to(h.dtype))
+            context = context._replace(tokens=kept(self.cast, context.tokens, h.dtype))
         if "identity_attention" in conditions:
             check_identity(conditions["identity_attention"], self.attention_blocks)
             context = Context(h.new_zeros(len(h), 0, 0), None) if context is None else context
@@ -224,6 +225,10 @@ class ADMUNet(ConditionalModule):
 
         # Project
         return self.head(h, x.dtype), features
+
+    def cast(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+        """Tokens of the context in the dtype of the blocks."""
+        return tokens.to(dtype)
 
     def _check(self, x: Tensor, timestep: Tensor) -> None:
         channels = self.conv_in.in_channels

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.keeping import kept
 from diffusion_labs.models.ldm.latent_scale import LatentScale
 from diffusion_labs.output import DiffusionOutput
 
@@ -36,8 +37,11 @@ class ScaledEmbedding(Adapter):
         """See ``ConditionalModule``."""
         conditions = self.check_conditions(conditional_inputs, x)
         if self.name in conditions:
-            z = conditions[self.name]
-            none = (z == 0).all(1, keepdim=True)
-            conditions = {**conditions, self.name: torch.where(none, z, self.scale.normalize(z))}
+            conditions = {**conditions, self.name: kept(self.scaled, conditions[self.name])}
         output: DiffusionOutput = self.model(x, timestep, conditions)
         return output
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """What the model gets for an embedding."""
+        none = (z == 0).all(1, keepdim=True)
+        return torch.where(none, z, self.scale.normalize(z))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from diffusion_labs.keeping import stepped
 from diffusion_labs.layers import modulate, zero_init
 from diffusion_labs.output import DiffusionOutput
 
@@ -34,7 +35,7 @@ class PatchHead(nn.Module):
         return DiffusionOutput(self.project(h, embedding, grid).to(dtype))
 
     def project(self, h: Tensor, embedding: Tensor, grid: tuple[int, int]) -> Tensor:
-        shift, scale = self.modulation(embedding).chunk(2, dim=1)
+        shift, scale = stepped(self.modulation, embedding).chunk(2, dim=1)
         return to_pixels(self.linear(modulate(self.norm(h), shift, scale)), grid, self.patch_size)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.keeping import stepped
 from diffusion_labs.layers import ConditionEmbedding, ModulatedCrossAttentionBlock, StretchedPositions
 from diffusion_labs.models.transformer.heads import PatchHead
 from diffusion_labs.models.transformer.network import PatchTransformer
@@ -78,7 +79,7 @@ class PixArt(PatchTransformer):
         h = h + self.positions(grid, h)
         embedding, context = self.embedding(timestep, conditions)
         assert context is not None, "the embedding has at least one token condition"
-        shared = self.modulation(embedding)
+        shared = stepped(self.modulation, embedding)
 
         # Transform
         for block, identity in zip(self.blocks, identities, strict=True):
