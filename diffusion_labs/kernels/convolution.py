@@ -16,6 +16,7 @@ TILE = 4  # pixels per side of a tile
 LEAST_TILES = 4  # with fewer, transforming the weights costs what is saved
 LEAST_TILES_PADDED = 16  # likewise, of outputs with channels of zeros
 BLOCK = 24  # tiles, whose transforms fit the L2 cache
+PAIRS_PER_TILE = 2**10  # of channels: for fewer tiles, to go through the sums of all pairs takes longest
 GRADIENT_BLOCK = 48  # more, as the gradients of all weights are read and written for each block
 
 
@@ -87,6 +88,9 @@ def winograd_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     """
     x, dy = x.contiguous(), dy.contiguous()
     dw = _weights(x, dy)
+    if x.shape[0] * x.shape[2] * x.shape[3] * PAIRS_PER_TILE < dw.shape[0] * dw.shape[1] * TILE**2:
+        sizes = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, not transposed, and one group
+        return torch.ops.aten.convolution_backward(dy, x, dw, None, *sizes, [False, True, False])[1].contiguous()
     call("winograd_weight_gradient", x, dy, dw, x.shape[0], x.shape[1], dy.shape[1], *x.shape[2:], GRADIENT_BLOCK)
     return dw
 

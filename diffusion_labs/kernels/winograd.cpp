@@ -13,7 +13,8 @@ namespace {
 constexpr int TILE = 4;                  // outputs per side of a tile
 constexpr int WINDOW = 6;                // inputs per side of a tile: also the number of points
 constexpr int POINTS = WINDOW * WINDOW;  // products per tile
-constexpr int64_t FEW_TILES = 64;         // whose transforms fit the L2 cache, or about
+constexpr int64_t FEW_TILES = 64;        // whose transforms fit the L2 cache, or about
+constexpr int64_t LARGE = 1 << 17;       // channels times channels, or tiles, whose transforms fit the L3 cache, or about
 constexpr size_t SKEW = 16;              // keeps the rows of the transformed domain out of each other's cache sets
 
 // The points 0, +-a, +-b and infinity, with a b = 1: small constants, so little is lost to rounding.
@@ -243,31 +244,35 @@ int64_t block_size(const Shape& s, int64_t tiles, int threads) {
 extern "C" {
 
 // y[batch, out, height, width] = x[batch, in, height, width] * weight[out, in, 3, 3] + bias[out]; without bias if null.
-// Threads share the tiles, in blocks; or, where there are few, the channels of the output: then the weights, of which
-// there are more than of anything else, are transformed where they are needed and stay in a cache.
+// Threads share the tiles, in blocks; or, where the transforms of the weights are larger than those of the tiles, or than
+// the cache, the channels of the output: then the weights are transformed where they are needed, again for each `LARGE`
+// part of the tiles.
 void winograd_convolution(const float* x, const float* weight, const float* bias, float* y, int64_t batch, int64_t in,
                           int64_t out, int64_t height, int64_t width, int64_t flipped, int64_t block_tiles,
                           int32_t threads) {
   const Shape s{batch, height, width};
   const int64_t panels = out / PANEL, row = s.tiles_per_strip(), all = s.strips() * row;
-  const bool few = all <= FEW_TILES && panels >= threads;
-  const int64_t strips = few ? s.strips() : block_size(s, block_tiles, threads);
+  const bool heavy = (all <= std::max(FEW_TILES, out) || in * out > LARGE) && panels >= threads;
+  const int64_t strips = heavy ? block_size(s, std::max(FEW_TILES, LARGE / in), 1) : block_size(s, block_tiles, threads);
   const Points inputs{in, strips * row}, outputs{PANEL, strips * row}, weights{PANEL, in};
-  Buffer all_v = allocate(few ? inputs.size() : 0), all_u = allocate(few ? 0 : panels * weights.size());
+  Buffer all_v = allocate(heavy ? inputs.size() : 0), all_u = allocate(heavy ? 0 : panels * weights.size());
 #pragma omp parallel num_threads(threads)
   {
     Buffer window = allocate(WINDOW * (width + 2) * LANES), m = allocate(outputs.size());
-    if (few) {
+    if (heavy) {
       Buffer u = allocate(weights.size());
+      for (int64_t begin = 0; begin < s.strips(); begin += strips) {
+        const int64_t end = std::min(begin + strips, s.strips());
 #pragma omp for
-      for (int64_t strip = 0; strip < strips; ++strip)
-        transform_input(x, s, strip, (Vector*)window.get(), all_v.get(), inputs, strip * row);
+        for (int64_t strip = begin; strip < end; ++strip)
+          transform_input(x, s, strip, (Vector*)window.get(), all_v.get(), inputs, (strip - begin) * row);
 #pragma omp for schedule(dynamic)
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        transform_weight(weight, in, out, flipped, panel * PANEL, 0, in, u.get(), weights);
-        multiply((int)all, all_v.get(), inputs, u.get(), weights, m.get(), outputs);
-        for (int64_t strip = 0; strip < strips; ++strip)
-          transform_output(m.get(), outputs, strip * row, bias, s, strip, out, panel * PANEL, y);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          transform_weight(weight, in, out, flipped, panel * PANEL, 0, in, u.get(), weights);
+          multiply((int)((end - begin) * row), all_v.get(), inputs, u.get(), weights, m.get(), outputs);
+          for (int64_t strip = begin; strip < end; ++strip)
+            transform_output(m.get(), outputs, (strip - begin) * row, bias, s, strip, out, panel * PANEL, y);
+        }
       }
     } else {
       Buffer v = allocate(inputs.size());

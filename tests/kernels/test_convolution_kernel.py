@@ -14,6 +14,7 @@ TOLERANCE = 1e-5  # of float32; the plain convolution has 1e-6
 SHAPES = [
     *((16, 32, 32, 32, 32), (2, 16, 48, 32, 8), (16, 128, 64, 4, 4), (3, 32, 16, 12, 20), (1, 256, 16, 16, 16)),
     *((4, 32, 3, 16, 16), (2, 16, 1, 16, 16), (1, 48, 40, 16, 16)),  # outputs that are padded
+    *((5, 512, 512, 4, 4), (9, 512, 272, 24, 24)),  # larger weights than tiles, or than the cache
 ]
 
 
