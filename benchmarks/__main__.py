@@ -1,10 +1,9 @@
 """``python -m benchmarks NAME [OPTIONS]``, or ``make bench ARGS="NAME [OPTIONS]"``: run a benchmark."""
 
 import importlib
-import os
 import sys
 
-from diffusion_labs.cli import LARGE_PAGES
+from diffusion_labs.memory import keep_memory
 
 BENCHMARKS = {
     "autoencoder_memory": "peak memory of encoding and decoding large images in tiles, and the seams",
@@ -35,7 +34,7 @@ def main() -> None:
         print("usage: python -m benchmarks NAME [OPTIONS]\n")
         print("\n".join(f"  {name:18} {text}" for name, text in BENCHMARKS.items()))
         sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help") else 2)
-    os.environ.setdefault(LARGE_PAGES, "1")  # as on the command line; for other libraries, too
+    keep_memory()  # as on the command line; for other libraries, too
     importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
 
 

@@ -27,7 +27,7 @@ def header(sections: Sequence[Section]) -> str:
         "<!-- Made by `make bench`; what is written here by hand is lost. -->",
         "`make bench` measures this library and others in turns, in one process, and compares them within each turn: "
         "figures are medians of ratios, which hold where the speed of a machine drifts. The others are in an "
-        "environment of their own, `.venv-peers`. All have [large pages of memory](kernels.md#memory).",
+        "environment of their own, `.venv-peers`. All [keep memory, in large pages](kernels.md#memory).",
         *warnings(sections),
     ]
     for machine in unlike([section.machine for section in sections]):

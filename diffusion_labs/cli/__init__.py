@@ -1,11 +1,11 @@
 """The command line. Nothing heavy is imported before a command is known, and its options are right."""
 
 import importlib
-import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
 
+from diffusion_labs.memory import keep_memory
 from diffusion_labs.spelling import unknown
 
 COMMANDS = {
@@ -20,8 +20,6 @@ COMMANDS = {
     "demo": "train on handwritten digits, draw some, and say how good they are",
 }
 RESUMED = ("train", "encode")  # with --resume
-# PyTorch reads it once: "1" is memory for large tensors in pages of 2 MB, on Linux
-LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 HELP = """usage: diffusion-labs COMMAND [OPTIONS]
 
 Train diffusion models and sample from them.
@@ -39,7 +37,6 @@ class UserError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 for a user's mistake, 130 or 143 when a signal stopped it."""
-    os.environ.setdefault(LARGE_PAGES, "1")
     words = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a command's module here
     if not words or words[0] in ("-h", "--help"):
         listing = "\n".join(f"  {name:8} {text}" for name, text in COMMANDS.items())
@@ -47,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         command = choose("command", words[0], COMMANDS)
+        keep_memory()
         importlib.import_module(f"diffusion_labs.cli.{command}").run(words[1:])
     except UserError as error:
         fail(str(error))
