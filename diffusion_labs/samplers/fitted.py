@@ -104,15 +104,16 @@ class FittedSampler(Sampler):
 
         Raises:
             ValueError: if the reference is in train mode, draws noise, has too few steps for the grid, or a point
-                that is not finite; or for an order below 1.
+                that is not finite; or if ``eval_steps`` or ``order`` is below 1.
         """
-        if order < 1:
-            raise ValueError(f"order ({order}) must be at least 1")
+        for name, value in {"order": order, "eval_steps": eval_steps}.items():
+            if value < 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
         if reference.training:
             raise ValueError("the reference is in train mode; call .eval() first")
         schedule = reference.schedule
         times, targets = _targets(reference, x, conditional_inputs, grid(schedule, eval_steps))
-        levels = schedule.levels(times)
+        levels = schedule.levels(times.to(x.device))
         denoise = reference.denoiser(conditional_inputs)
 
         weights, velocities = list[tuple[float, ...]](), tuple[Tensor, ...]()

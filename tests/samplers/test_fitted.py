@@ -103,6 +103,8 @@ def test_what_cannot_be_fitted_is_named() -> None:
     fit = dl.FittedSampler.fit
     with pytest.raises(ValueError, match=r"order \(0\) must be at least 1"):
         fit(precise, x, eval_steps=4, order=0)
+    with pytest.raises(ValueError, match=r"eval_steps \(0\) must be at least 1"):
+        fit(precise, x, eval_steps=0)
     with pytest.raises(ValueError, match=r"train mode; call \.eval\(\)"):
         fit(dl.DDIMSampler(model, made, predictor, **QUIET), x, eval_steps=4)
     with pytest.raises(ValueError, match="DDPMSampler draws noise"):
