@@ -36,14 +36,15 @@ def norm(
 
     Args:
         x: input ``[b, c, *size]``.
-        scale: ``[b, c]``.
-        shift: ``[b, c]``.
+        scale: ``[b, c]``, or ``[c]`` for all samples.
+        shift: likewise.
         num_groups: groups of channels.
         eps: added to the variance.
         silu: whether SiLU follows.
         dropout: rate of dropout. Which elements are dropped is a function of their number and of one draw from torch.
     """
     seed = torch.randint(2**62, ()) if dropout > 0 else None
+    scale, shift = scale.expand(x.shape[:2]), shift.expand(x.shape[:2])
     return group_norm(x, scale, shift, seed, num_groups, eps, silu, dropout)[0]
 
 
@@ -90,7 +91,7 @@ def group_norm(
     """The result, and mean and 1 / standard deviation of each group, ``[b, groups]``; see ``norm``."""
     x, scale, shift = x.contiguous(), _rows(scale), _rows(shift)
     results = _results(x, scale, shift, seed, num_groups, eps, silu, dropout)
-    sizes = (*_sizes(x, num_groups, scale, shift), int(silu))
+    sizes = _sizes(x, num_groups, scale, shift, silu)
     call("group_norm", x, scale, shift, *results, *sizes, eps, dropout, 0 if seed is None else int(seed))
     return results
 
@@ -100,8 +101,8 @@ def _rows(vectors: Tensor) -> Tensor:
     return vectors if vectors.stride(1) == 1 else vectors.contiguous()
 
 
-def _sizes(x: Tensor, num_groups: int, scale: Tensor, shift: Tensor) -> tuple[int, ...]:
-    return *x.shape[:2], math.prod(x.shape[2:]), num_groups, scale.stride(0), shift.stride(0)
+def _sizes(x: Tensor, num_groups: int, scale: Tensor, shift: Tensor, silu: bool) -> tuple[int, ...]:
+    return *x.shape[:2], math.prod(x.shape[2:]), num_groups, scale.stride(0), shift.stride(0), int(silu)
 
 
 @group_norm.register_fake
@@ -134,7 +135,7 @@ def group_norm_gradient(
     """The gradients of x, scale and shift, from that of the result."""
     dy, x, scale, shift = dy.contiguous(), x.contiguous(), _rows(scale), _rows(shift)
     gradients = _gradients(dy, x, scale, shift, mean, rstd, seed, eps, silu, dropout)
-    sizes = (*_sizes(x, mean.shape[1], scale, shift), int(silu))
+    sizes = _sizes(x, mean.shape[1], scale, shift, silu)
     seed_value = 0 if seed is None else int(seed)
     call("group_norm_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, dropout, seed_value)
     return gradients

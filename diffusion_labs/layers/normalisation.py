@@ -34,8 +34,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Float[Tensor, "b c *d"]) -> Float[Tensor, "b c *d"]:
         if kernels.fits_norm(input, self.weight):
-            factor, offset = self.weight.expand(input.shape[:2]), self.bias.expand(input.shape[:2])
-            return kernels.norm(input, factor, offset, self.num_groups, self.eps)
+            return kernels.norm(input, self.weight, self.bias, self.num_groups, self.eps)
 
         dtype = torch.promote_types(input.dtype, torch.float32)
         y = F.group_norm(input.to(dtype), self.num_groups, self.weight.to(dtype), self.bias.to(dtype), self.eps)
@@ -71,7 +70,6 @@ class GroupNormSiLU(GroupNorm):
                 factor, offset = factor * amplified, offset * amplified
             if shift is not None:
                 offset = offset + shift
-            factor, offset = factor.expand(input.shape[:2]), offset.expand(input.shape[:2])
             dropout = self.dropout if self.training else 0.0
             return kernels.norm(input, factor, offset, self.num_groups, self.eps, silu=True, dropout=dropout)
 

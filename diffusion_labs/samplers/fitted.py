@@ -40,6 +40,7 @@ class FittedSampler(Sampler):
 
     Attributes:
         weights: as given; numbers, which ``json`` can store beside ``sampler.times().tolist()``.
+        order: the most velocities in a step.
 
     Raises:
         ValueError: if ``weights`` has another number of steps than the grid, or fewer than two for one; when sampling,
@@ -64,6 +65,7 @@ class FittedSampler(Sampler):
         **options: Unpack[SamplerOptions],
     ) -> None:
         self.weights = None if weights is None else tuple(tuple(map(float, row)) for row in weights)
+        self.order = 1
         super().__init__(model, schedule, predictor, **options)
         if self.weights is None:
             return
@@ -74,6 +76,7 @@ class FittedSampler(Sampler):
             )
         if min(map(len, self.weights)) < 2:
             raise ValueError("weights must have two or more numbers for each step: of x_t and of the last velocity")
+        self.order = max(map(len, self.weights)) - 1
 
     @classmethod
     @torch.no_grad()
@@ -116,12 +119,11 @@ class FittedSampler(Sampler):
         levels = schedule.levels(times.to(x.device))
         denoise = reference.denoiser(conditional_inputs)
 
-        weights, velocities = list[tuple[float, ...]](), tuple[Tensor, ...]()
+        weights, terms = list[tuple[float, ...]](), tuple[Tensor, ...]()
         for t, s, target in zip(levels, [*levels[1:], None], targets, strict=True):
-            point, velocity = _turned(denoise(x, t), t)
-            velocities = (velocity, *velocities)[:order]
-            weights.append(_least_squares((point, *velocities), target / _radius(s)))
-            x = _radius(s) * _combined(weights[-1], (point, *velocities))
+            terms = _terms(denoise(x, t), t, terms[1:], order)
+            weights.append(_least_squares(terms, target / _radius(s)))
+            x = _radius(s) * _combined(weights[-1], terms)
         parts = reference.model, schedule, reference.predictor
         options = SamplerOptions(
             eval_steps=eval_steps, grid=at_times(times.tolist()), progress_bar=reference.progress_bar
@@ -144,18 +146,13 @@ class FittedSampler(Sampler):
         """See the class."""
         index, velocities = past or (0, ())
         weights = _ddim(t, s) if self.weights is None else self.weights[index]
-        point, velocity = _turned(denoise(xt, t), t)
-        velocities = (velocity, *velocities)[: self._order()]
-        xs = _radius(s) * _combined(weights, (point, *velocities))
-        return xs, (index + 1, velocities)
+        terms = _terms(denoise(xt, t), t, velocities, self.order)
+        return _radius(s) * _combined(weights, terms), (index + 1, terms[1:])
 
     def last_step(self, xt: Tensor, t: NoiseLevel, past: Any, denoise: Denoise) -> Tensor:
         """As every other step, with weights of its own."""
         x, _ = self.step(xt, t, None, past, denoise, lambda: xt)
         return x
-
-    def _order(self) -> int:
-        return 1 if self.weights is None else max(map(len, self.weights)) - 1
 
 
 def _targets(
@@ -191,12 +188,13 @@ def _radius(level: NoiseLevel | None) -> Any:
     return 1.0 if level is None else (level.alpha**2 + level.sigma**2) ** 0.5
 
 
-def _turned(estimate: Estimate, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-    """``x_t / r`` and v, from the pair of the estimate."""
+def _terms(estimate: Estimate, level: NoiseLevel, velocities: Sequence[Tensor], order: int) -> tuple[Tensor, ...]:
+    """What a step weighs: ``x_t / r`` and v, from the pair of the estimate, and velocities of before."""
     x0, eps, _ = estimate
     r = _radius(level)
     point = weighted_sum(level.alpha / r, x0, level.sigma / r, eps)
-    return point, weighted_sum(level.alpha / r, eps, -level.sigma / r, x0)
+    velocity = weighted_sum(level.alpha / r, eps, -level.sigma / r, x0)
+    return (point, *(velocity, *velocities)[:order])
 
 
 def _ddim(t: NoiseLevel, s: NoiseLevel | None) -> tuple[Any, Any]:
