@@ -2,14 +2,19 @@
 """Run the tutorials and store them as notebooks: docs/tutorials/NAME.py to NAME.ipynb, with what the cells put out.
 
     python scripts/tutorials.py [--text] [NAME ...]
+    python scripts/tutorials.py --address OWNER/REPOSITORY
 
 The Python files are the source. Text in them is Markdown in comments, and `# %%` begins a cell (the "percent" format
 of jupytext), so they are read, compared and tested like any other code. What a notebook stores of a run is its outputs
 alone: no times, no names of machines, and no numbers that differ when nothing has changed.
+
+The badge of a tutorial opens it in Colab, and the tutorial installs this library there, from the address on GitHub that
+--address has set. Before, the badge opens Colab's search of GitHub, and the tutorial installs the released package.
 """
 
 import argparse
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -66,12 +71,32 @@ def write(notebook: nbformat.NotebookNode, target: Path) -> Path:
     return target
 
 
+def set_address(source: Path, repository: str) -> None:
+    """Let the badge open the notebook of a repository on GitHub, and the notebook install the package from there."""
+    notebook = source.with_suffix(".ipynb")
+    page = f"{repository}/blob/main/{notebook.relative_to(ROOT)}"
+    for path in (source, notebook):
+        text = path.read_text()  # of a notebook: JSON, which escapes quotation marks
+        text = re.sub(r"(colab\.research\.google\.com/github/)[^)]*", rf"\g<1>{page}", text)
+        package = r'(source = \\?"diffusion-labs(?:\[\w+\])?)[^"\\]*'
+        path.write_text(re.sub(package, rf"\1 @ git+https://github.com/{repository}", text))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run the tutorials and store them as notebooks.")
     parser.add_argument("names", nargs="*", help="tutorials, without .py; all if none are given")
     parser.add_argument("--text", action="store_true", help="run nothing: only bring changed text into the notebooks")
+    parser.add_argument(
+        "--address", metavar="OWNER/REPOSITORY", help="run nothing: only set where Colab finds them on GitHub"
+    )
     arguments = parser.parse_args()
     names = arguments.names or sorted(path.stem for path in TUTORIALS.glob("*.py"))
+    if arguments.address is not None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", arguments.address):
+            parser.error(f"--address is OWNER/REPOSITORY of GitHub, got {arguments.address!r}")
+        for name in names:
+            set_address(TUTORIALS / f"{name}.py", arguments.address)
+        return
     # tqdm says, with a path of this machine, that a notebook could have widgets
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     # The kernel finds this clone's package, whichever is installed

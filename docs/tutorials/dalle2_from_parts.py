@@ -14,7 +14,7 @@
 # %% [markdown]
 # # DALL-E 2 from parts
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/diffusion_labs/blob/main/docs/tutorials/dalle2_from_parts.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # DALL-E 2 ([Ramesh et al.](https://arxiv.org/abs/2204.06125)) draws images from texts in two steps, with an embedding $z$ of the
 # image between them (section 2 of the paper):
@@ -38,7 +38,7 @@ import sys
 from importlib.util import find_spec
 
 if find_spec("diffusion_labs") is None:  # on Colab
-    source = "diffusion-labs[text] @ git+https://github.com/OWNER/diffusion_labs"
+    source = "diffusion-labs[text]"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source, "matplotlib"], check=True)
 
 # %%

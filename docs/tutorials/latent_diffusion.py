@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Latent diffusion in 100 lines
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/diffusion_labs/blob/main/docs/tutorials/latent_diffusion.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # An image of 32 x 32 pixels is 1,024 numbers, which say little that their neighbours do not say. **Latent diffusion**
 # ([Rombach et al.](https://arxiv.org/abs/2112.10752), the method of Stable Diffusion) has two stages:
@@ -31,7 +31,7 @@ import sys
 from importlib.util import find_spec
 
 if find_spec("diffusion_labs") is None:  # on Colab
-    source = "diffusion-labs @ git+https://github.com/OWNER/diffusion_labs"
+    source = "diffusion-labs"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source, "matplotlib"], check=True)
 
 # %%

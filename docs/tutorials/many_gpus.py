@@ -14,7 +14,7 @@
 # %% [markdown]
 # # From one CPU to many GPUs
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/diffusion_labs/blob/main/docs/tutorials/many_gpus.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # A training script that works on a laptop should work on a hundred GPUs, and be the same training there. In this notebook
 # you write one script, and
@@ -33,7 +33,7 @@ import sys
 from importlib.util import find_spec
 
 if find_spec("diffusion_labs") is None:  # on Colab
-    source = "diffusion-labs @ git+https://github.com/OWNER/diffusion_labs"
+    source = "diffusion-labs"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source, "matplotlib"], check=True)
 
 # %%

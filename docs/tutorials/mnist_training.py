@@ -14,7 +14,7 @@
 # %% [markdown]
 # # How to train diffusion on MNIST
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/diffusion_labs/blob/main/docs/tutorials/mnist_training.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/)
 #
 # You know PyTorch, and nothing about diffusion. In half an hour you will have trained a model that draws the digit you
 # ask for, and you will have seen each of its parts at work:
@@ -32,7 +32,7 @@ import sys
 from importlib.util import find_spec
 
 if find_spec("diffusion_labs") is None:  # on Colab
-    source = "diffusion-labs @ git+https://github.com/OWNER/diffusion_labs"
+    source = "diffusion-labs"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source, "matplotlib"], check=True)
 
 # %%

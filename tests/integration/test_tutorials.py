@@ -4,6 +4,9 @@ import json
 import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +103,62 @@ def test_a_notebook_keeps_a_whole_run_and_nothing_of_the_machine(source: Path) -
     assert source.with_suffix(".ipynb").stat().st_size < LARGEST
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_a_tutorial_opens_in_colab(source: Path) -> None:
-    """The badge leads to this notebook, in the repository that the first cell installs from."""
-    text = source.read_text()
-    (badge,) = re.findall(r"\(https://colab\.research\.google\.com/github/(\S+?)\)", text)
-    (package,) = re.findall(r"git\+https://github\.com/([^\"]+)", text)
-    assert badge == f"{package}/blob/main/docs/tutorials/{source.stem}.ipynb"
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A copy of the project whose tutorials know that they are published as someone/fork."""
+    shutil.copytree(ROOT / "docs" / "tutorials", tmp_path / "docs" / "tutorials")
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    command = [sys.executable, "scripts/tutorials.py", "--address", "someone/fork"]
+    for _ in range(2):  # an address can be replaced
+        subprocess.run(command, cwd=tmp_path, check=True)
+        command[-1] = "owner/diffusion_labs.x"
+    return tmp_path
+
+
+def test_a_published_tutorial_opens_in_colab(published: Path) -> None:
+    """The badge leads to this notebook, in the repository that the first cell installs from; nothing else changes."""
+    for source in SOURCES:
+        copy = published / source.relative_to(ROOT)
+        for kind, text in cells_of(copy)[:2]:
+            address = (
+                r"\(https://colab\.research\.google\.com/github/(\S+?)\)"
+                if kind == "markdown"
+                else r"git\+https://github\.com/([^\"]+)"
+            )
+            notebook = f"/blob/main/docs/tutorials/{source.stem}.ipynb" if kind == "markdown" else ""
+            assert re.findall(address, text) == ["owner/diffusion_labs.x" + notebook]
+        assert [(cell["cell_type"], "".join(cell["source"])) for cell in notebook_of(copy)["cells"]] == cells_of(copy)
+        for before, after in zip(source.read_text().split("\n"), copy.read_text().split("\n"), strict=True):
+            assert before == after or "colab" in before or "source = " in before
+
+
+def test_an_address_is_checked(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/tutorials.py", "--address", "https://github.com/someone/fork"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "OWNER/REPOSITORY of GitHub, got 'https://github.com/someone/fork'" in ran.stderr
+
+
+@pytest.mark.slow
+def test_a_published_tutorial_runs_where_nothing_but_it_is(published: Path, tmp_path: Path) -> None:
+    """As on Colab: in an empty folder, where all that the library requires is installed; it installs the library."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    (site / "requirements.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    run = "import nbclient, nbformat, sys; nbclient.execute(nbformat.read(sys.argv[1], 4), timeout=None)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "GIT_"))}
+    clone = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf"}
+    clone["GIT_CONFIG_VALUE_0"] = "https://github.com/owner/diffusion_labs.x"
+    notebook = published / "docs" / "tutorials" / "mnist_training.ipynb"
+    subprocess.run(
+        [tmp_path / "env" / "bin" / "python", "-c", run, notebook],
+        cwd=folder,
+        env={**environment, **clone, "TUTORIAL_SIZE": "small"},
+        check=True,
+    )
+    assert (folder / "mnist-model" / "config.json").exists()
+    assert (site / "diffusion_labs" / "__init__.py").exists()
