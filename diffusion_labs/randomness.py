@@ -12,6 +12,9 @@ SAMPLE_KEY = "sample_key"  # field of batches: int64 [b]
 GAMMA, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as int64
 
 
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
 class KeyedGenerator(NamedTuple):
     """Random numbers of each sample that are a function of its key and the stream alone: of no state, and of no batch.
 
@@ -19,7 +22,7 @@ class KeyedGenerator(NamedTuple):
     stream. All samples draw at once, on any device, and within one graph of ``torch.compile``.
 
     Attributes:
-        keys: of the samples, int64 ``[b]``; ``sample_keys`` makes them.
+        keys: of the samples, int64 ``[b]``: seeds, or what ``sample_keys`` makes.
         stream: another number here gives other random numbers for the same keys.
 
     Example:
@@ -33,17 +36,22 @@ class KeyedGenerator(NamedTuple):
     stream: int = 0
 
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+def of_draw(number: int, generator: Generators | KeyedGenerator) -> Generators | KeyedGenerator:
+    """The generator for one of several draws: itself, or of keys, which have no state, another for each number."""
+    if not isinstance(generator, KeyedGenerator):
+        return generator
+    return KeyedGenerator(fold_in(generator.keys, generator.stream), number)
 
 
 def keyed_uniform(shape: Sequence[int], generator: KeyedGenerator) -> Tensor:
-    """Numbers in (0, 1) of a shape ``[b, ...]``: float64, of 53 bits; float32, of 24, where there is no float64."""
+    """Numbers in (0, 1) of a shape ``[b, ...]``: float64, of 52 bits; float32, of 23, where there is no float64."""
     if shape[0] != len(generator.keys):
         raise ValueError(f"got {len(generator.keys)} keys for a batch of {shape[0]}; give one per sample")
     keys = fold_in(generator.keys, generator.stream)
     counts = torch.arange(1, math.prod(shape[1:]) + 1, device=keys.device)
     bits = _mixed(keys[:, None] + GAMMA * counts).reshape(tuple(shape))
-    dtype, number = (torch.float32, 24) if keys.device.type == "mps" else (torch.float64, 53)
+    # A bit less than the type has: the half is one more, without which the largest would be rounded to 1
+    dtype, number = (torch.float32, 23) if keys.device.type == "mps" else (torch.float64, 52)
     return (_shifted(bits, 64 - number).to(dtype) + 0.5) * 2.0**-number
 
 
@@ -120,7 +128,7 @@ def randn(
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
     if isinstance(generator, KeyedGenerator):
         return keyed_normal(shape, generator).to(device, dtype or torch.get_default_dtype())
-    if not all(isinstance(one, torch.Generator) for one in generator):
+    if not hasattr(generator, "__len__") or not all(isinstance(one, torch.Generator) for one in generator):
         raise TypeError("generator must be a torch.Generator or a list of them; seeded([5, 6]) makes them from seeds")
     if len(generator) != shape[0]:
         raise ValueError(

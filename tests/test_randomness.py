@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import diffusion_labs as dl
-from diffusion_labs.randomness import keyed_uniform
+from diffusion_labs import randomness
+from diffusion_labs.randomness import keyed_normal, keyed_uniform
 
 
 def test_the_noise_of_a_seed_does_not_depend_on_its_batch() -> None:
@@ -58,7 +59,7 @@ def test_keyed_numbers_are_those_of_split_mix() -> None:
     for row, place in enumerate([0, 7, 10**12]):
         key = fold(fold(fold(fold(0, seed), epoch), place), stream)
         bits = [split_mix((key + 0x9E3779B97F4A7C15 * n) % BITS) for n in range(1, 5)]
-        assert found[row].flatten().tolist() == [((value >> 11) + 0.5) / 2**53 for value in bits]
+        assert found[row].flatten().tolist() == [((value >> 12) + 0.5) / 2**52 for value in bits]
 
 
 def test_keyed_noise_does_not_depend_on_the_batch_and_is_another_for_each_stream_seed_and_epoch() -> None:
@@ -90,3 +91,27 @@ def test_keyed_noise_is_standard_normal() -> None:
 def test_a_key_for_each_sample_is_needed() -> None:
     with pytest.raises(ValueError, match="2 keys for a batch of 3"):
         dl.randn((3, 1), dl.KeyedGenerator(torch.tensor([1, 2])))
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that says that it is on another device."""
+
+    name = "cpu"
+    device = property(lambda self: torch.device(self.name))
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+@pytest.mark.parametrize("bits", [0, -1])
+def test_the_smallest_and_the_largest_number_are_within_the_interval(
+    bits: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all bits 0 and 1; also in float32, as on devices without float64."""
+    monkeypatch.setattr(OnDevice, "name", device)
+    monkeypatch.setattr(randomness, "fold_in", lambda keys, number: keys)
+    monkeypatch.setattr(randomness, "_mixed", lambda z: torch.full((1, 1), bits))
+    monkeypatch.setattr(randomness.torch, "arange", lambda *_, device: torch.ones(1, dtype=torch.int64))
+    generator = dl.KeyedGenerator(torch.zeros(1, dtype=torch.int64).as_subclass(OnDevice))
+    found = keyed_uniform((1, 1), generator)
+    assert found.dtype == (torch.float32 if device == "mps" else torch.float64)
+    assert 0 < found.item() < 1
+    assert keyed_normal((1, 1), generator).isfinite().all()

@@ -61,18 +61,18 @@ class Adapter(ConditionalModule):
 
     def unguided(self) -> nn.Module:
         """The same stack without guidance, on the same weights; an adapter that guides writes its own."""
-        return self._around(without_guidance(self.model))
+        return self._around(model=without_guidance(self.model))
 
     def for_sampling(self) -> nn.Module:
-        """The same stack around what the model inside is for one sampling."""
-        return self._around(for_sampling(self.model))
+        """The same stack around what the networks inside are for one sampling."""
+        return self._around(**{name: for_sampling(part) for name, part in self.named_children()})
 
-    def _around(self, model: nn.Module) -> nn.Module:
-        """The same adapter around another model; itself, around its own."""
-        if model is self.model:
+    def _around(self, **parts: nn.Module) -> nn.Module:
+        """The same adapter around other parts, by name; itself, around its own."""
+        if all(part is self._modules[name] for name, part in parts.items()):
             return self
         adapter = copy.copy(self)
-        vars(adapter)["_modules"] = {**self._modules, "model": model}
+        vars(adapter)["_modules"] = {**self._modules, **parts}
         return adapter
 
     def repeated(self, timestep: Tensor, passes: int) -> Tensor:

@@ -1,7 +1,6 @@
 """A network for each range of noise levels."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -10,7 +9,13 @@ from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.adapters.guidance import renoising
-from diffusion_labs.conditioning import ConditionalInputs, ConditionalModule, check_timestep, without_guidance
+from diffusion_labs.conditioning import (
+    ConditionalInputs,
+    ConditionalModule,
+    check_timestep,
+    for_sampling,
+    without_guidance,
+)
 from diffusion_labs.output import DiffusionOutput
 
 
@@ -96,13 +101,16 @@ class ExpertDenoisers(Adapter):
 
     def unguided(self) -> nn.Module:
         """All of the networks without guidance."""
-        experts = [without_guidance(expert) for expert in self.experts]
-        stack = super().unguided()
-        if all(plain is expert for plain, expert in zip(experts, self.experts, strict=True)):
-            return stack
-        stack = copy.copy(stack)
-        vars(stack)["_modules"] = {**stack._modules, "experts": nn.ModuleList(experts)}
-        return stack
+        return self._each(without_guidance)
+
+    def for_sampling(self) -> nn.Module:
+        """All of the networks as they are for one sampling."""
+        return self._each(for_sampling)
+
+    def _each(self, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        experts = [change(expert) for expert in self.experts]
+        same = all(changed is expert for changed, expert in zip(experts, self.experts, strict=True))
+        return self._around(model=change(self.model), experts=self.experts if same else nn.ModuleList(experts))
 
     @property
     def null_conditions(self) -> Mapping[str, int]:

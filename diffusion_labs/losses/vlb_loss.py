@@ -57,6 +57,9 @@ class VLBLoss(nn.Module):
         data_field: clean data to read.
         xt_field: noisy data to read.
         time_field: time to read.
+
+    Raises:
+        ValueError: for a continuous schedule, which has no step before t.
     """
 
     def __init__(
@@ -70,6 +73,11 @@ class VLBLoss(nn.Module):
         time_field: str = "t",
     ) -> None:
         super().__init__()
+        if schedule.resolution == 0:
+            raise ValueError(
+                f"{type(schedule).__name__} is continuous: the bound is not a sum over its steps; take a discrete "
+                "schedule, or SimpleLoss"
+            )
         self.schedule = schedule
         self.likelihood = likelihood
         self.mean = mean

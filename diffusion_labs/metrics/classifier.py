@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion_labs.modes import evaluating
+
 
 class ImageClassifier(nn.Module):
     """A small convolutional network for images of 8x8 to 64x64 pixels.
@@ -221,11 +223,8 @@ def _in_batches(
 ) -> Tensor:
     _check_images(images)
     device = next(classifier.parameters()).device
-    training = classifier.training
-    classifier.eval()
-    results = [function(to_float(part).to(device)).cpu() for part in images.split(batch_size)]
-    classifier.train(training)
-    return torch.cat(results)
+    with evaluating(classifier):
+        return torch.cat([function(to_float(part).to(device)).cpu() for part in images.split(batch_size)])
 
 
 def _check_images(images: Tensor) -> None:

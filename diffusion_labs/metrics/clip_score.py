@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffusion_labs.metrics.classifier import to_float
 from diffusion_labs.models.encoders import CLIP
+from diffusion_labs.modes import evaluating
 
 
 @torch.no_grad()
@@ -28,13 +29,11 @@ def clip_score(images: Tensor, captions: Sequence[str], clip: CLIP, *, batch_siz
     """
     if len(images) != len(captions) or not captions:
         raise ValueError(f"got {len(images)} images and {len(captions)} captions; give one caption for each image")
-    training = clip.training
-    clip.train(False)
     scores = []
-    for first in range(0, len(images), batch_size):
-        chosen = slice(first, first + batch_size)
-        image = clip.encode_image(to_float(images[chosen]).to(next(iter(clip.parameters())).device))
-        text = clip.encode_text(list(captions[chosen])).embedding
-        scores.append(100 * torch.cosine_similarity(image, text).clamp(min=0).cpu())
-    clip.train(training)
+    with evaluating(clip):
+        for first in range(0, len(images), batch_size):
+            chosen = slice(first, first + batch_size)
+            image = clip.encode_image(to_float(images[chosen]).to(next(iter(clip.parameters())).device))
+            text = clip.encode_text(list(captions[chosen])).embedding
+            scores.append(100 * torch.cosine_similarity(image, text).clamp(min=0).cpu())
     return torch.cat(scores)

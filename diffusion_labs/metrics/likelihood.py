@@ -10,7 +10,7 @@ from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.randomness import Generators, randn_like
 from diffusion_labs.samplers.dormand_prince import integrate
 from diffusion_labs.samplers.probability_flow import amplitude, angle, level_at, velocity
-from diffusion_labs.samplers.sampler import Sampler
+from diffusion_labs.samplers.sampler import Sampler, check_eval_mode
 
 Trace = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,7 +73,11 @@ def log_likelihood(
 
     Returns:
         ``[b]``, in nats; see ``bits_per_dimension``.
+
+    Raises:
+        ValueError: in train mode.
     """
+    check_eval_mode(sampler)
     schedule = sampler.schedule
 
     def slope(state: Tensor, phi: Tensor) -> Tensor:
@@ -85,8 +89,8 @@ def log_likelihood(
             divergence = trace(v, z)
         return torch.cat([divergence[:, None], v.flatten(1)], dim=1).detach()
 
-    ends = torch.tensor([schedule.first, schedule.terminal], dtype=torch.float64, device=x0.device)
-    first, last = (angle(level).to(x0.device) for level in schedule.levels(ends))
+    ends = torch.tensor([schedule.first, schedule.terminal], dtype=torch.float64)
+    first, last = (schedule.on(x0.device, angle(level)) for level in schedule.levels(schedule.on(x0.device, ends)))
     state = torch.cat([x0.new_zeros(len(x0), 1), x0.flatten(1)], dim=1)
     state = state + first / 2 * slope(state, first.expand(len(x0)))
     state = integrate(slope, state, first, last, rtol=rtol, atol=atol)

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_labs.conditioning import ConditionalInputs
+from diffusion_labs.modes import evaluating
 from diffusion_labs.randomness import KeyedGenerator, sample_keys
 from diffusion_labs.samplers import Sampler
+from diffusion_labs.schedules.noise_level import NoiseLevel
 
 
 class LossPerLevel(NamedTuple):
@@ -65,20 +67,23 @@ def loss_per_level(
         raise ValueError(
             f"levels ({levels}) must be at least 1, low ({low}) below high ({high}), and samples ({len(x0)}) at least 1"
         )
-    schedule, training = sampler.schedule, sampler.training
-    wanted = torch.linspace(high, low, levels, dtype=torch.float64)
-    times = schedule.snap(schedule.time(wanted.to(x0.device)).clamp(schedule.first, schedule.terminal))
+    schedule = sampler.schedule
+    wanted = schedule.on(x0.device, torch.linspace(high, low, levels, dtype=torch.float64))
+    times = schedule.snap(schedule.time(wanted).clamp(schedule.first, schedule.terminal))
     keys = sample_keys(seed, 0, first + torch.arange(len(x0), device=x0.device))
-    sampler.eval()
     errors: list[Tensor] = []
-    for place, level in enumerate(schedule.levels(times)):
-        for chosen in torch.arange(len(x0), device=x0.device).split(batch_size):
-            x = x0[chosen]
-            noise = schedule.sample_noise(x, KeyedGenerator(keys[chosen], place))
-            xt = schedule.q_sample(x, noise, level.t.expand(len(x)))
-            given = None if conditional_inputs is None else {k: v[chosen] for k, v in conditional_inputs.items()}
-            estimate = sampler.denoise(xt, level, given).x0
-            errors.append((estimate.double() - x.double()).square().flatten(1).mean(1).cpu())
-    sampler.train(training)
-    log_snr, error = schedule.log_snr(times).double().cpu(), torch.cat(errors).reshape(levels, len(x0))
+
+    def measure(level: NoiseLevel, place: int, chosen: Tensor) -> Tensor:
+        x = x0[chosen]
+        noise = schedule.sample_noise(x, KeyedGenerator(keys[chosen], place))
+        xt = schedule.q_sample(x, noise, level.t.expand(len(x)))
+        given = None if conditional_inputs is None else {k: v[chosen] for k, v in conditional_inputs.items()}
+        estimate = sampler.denoise(xt, level, given).x0.cpu()
+        return (estimate.double() - x.cpu().double()).square().flatten(1).mean(1)
+
+    with evaluating(sampler):
+        for place, level in enumerate(schedule.levels(times)):
+            for chosen in torch.arange(len(x0), device=x0.device).split(batch_size):
+                errors.append(measure(level, place, chosen))
+    log_snr, error = schedule.log_snr(times).cpu().double(), torch.cat(errors).reshape(levels, len(x0))
     return LossPerLevel(log_snr, error, log_snr.exp()[:, None] * error)

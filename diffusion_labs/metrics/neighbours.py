@@ -28,9 +28,9 @@ class NeighbourMeasures(NamedTuple):
 def neighbour_measures(real: Tensor, samples: Tensor, *, neighbours: int = 5, chunk: int = 1024) -> NeighbourMeasures:
     """Precision and recall (arXiv 1904.06991, Eq. 1 and 2), density and coverage (arXiv 2002.09797, Eq. 4 and 5).
 
-    The ball of a vector reaches to its k-th nearest neighbour among its own kind. Precision and recall count what is in
-    any ball, so that one outlier with a large ball spoils them; density and coverage do not suffer so. None are
-    comparable between other numbers of vectors, or other k.
+    The ball of a vector reaches to its k-th nearest neighbour among its own kind, which it contains. Precision and
+    recall count what is in any ball, so that one outlier with a large ball spoils them; density and coverage do not
+    suffer so. None are comparable between other numbers of vectors, or other k.
 
     Args:
         real: features of real data, ``[n, d]``.
@@ -53,10 +53,10 @@ def neighbour_measures(real: Tensor, samples: Tensor, *, neighbours: int = 5, ch
     covered, recalled = [], []
     for rows, radius in zip(real.split(chunk), real_radius.split(chunk), strict=True):
         distance = _distances(rows, samples)
-        inside = distance < radius[:, None]
+        inside = distance <= radius[:, None]
         balls += inside.sum(0)
         covered.append(inside.any(1))
-        recalled.append((distance < sample_radius).any(1))
+        recalled.append((distance <= sample_radius).any(1))
     return NeighbourMeasures(
         precision=(balls > 0).double().mean().item(),
         recall=torch.cat(recalled).double().mean().item(),

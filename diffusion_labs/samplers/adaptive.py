@@ -2,6 +2,7 @@
 
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from diffusion_labs.predictors.predictor import Predictor
@@ -53,12 +54,22 @@ class AdaptiveSampler(Sampler):
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
+        return self.solution(xt, t, s, denoise), past
+
+    def last_step(self, xt: Tensor, t: NoiseLevel, past: Any, denoise: Denoise) -> Tensor:
+        """By the schedule's first time, wherever the grid ends."""
+        (first,) = self.schedule.levels(torch.full_like(t.t, self.schedule.first)[None])
+        if t.sigma * first.alpha > first.sigma * t.alpha:
+            xt, t = self.solution(xt, t, first, denoise), first
+        return super().last_step(xt, t, past, denoise)
+
+    def solution(self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, denoise: Denoise) -> Tensor:
+        """The flow from x_t to x_s."""
 
         def slope(z: Tensor, phi: Tensor) -> Tensor:
             level = level_at(self.schedule, phi, z)
             x0, eps, _ = denoise((amplitude(level) * z).to(z.dtype), level)
             return velocity(x0, eps, level).to(z.dtype)
 
-        ends = (angle(level).to(xt.device) for level in (t, s))
-        z = integrate(slope, xt / amplitude(t), *ends, rtol=self.rtol, atol=self.atol)
-        return amplitude(s) * z, past
+        ends = (self.schedule.on(xt.device, angle(level)) for level in (t, s))
+        return amplitude(s) * integrate(slope, xt / amplitude(t), *ends, rtol=self.rtol, atol=self.atol)

@@ -35,7 +35,7 @@ class BrownianNoise:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = tuple(seeds)
-        self.fresh = seeded(self.seeds)
+        self.unrelated = seeded(self.seeds)
         self.nodes: dict[str, Tensor] = {}  # of the last path through the tree
 
     def __call__(self, x: Tensor, t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:
@@ -43,10 +43,14 @@ class BrownianNoise:
         if len(x) != len(self.seeds):
             raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, but x has a batch of {len(x)}; give one each")
         if t is None or s is None:
-            return randn_like(x, self.fresh)
+            return randn_like(x, self.unrelated)
         low, high = (float(level.log_snr) for level in (t, s))
         increment = self.path(high, x) - self.path(low, x)
         return (increment / math.sqrt(snr(high) - snr(low))).to(x)
+
+    def from_its_start(self) -> "BrownianNoise":
+        """The noise of the same seeds, whatever was drawn from this one: each sampling begins with it."""
+        return type(self)(self.seeds)
 
     def path(self, log_snr: float, x: Tensor) -> Tensor:
         """B at a log-SNR, for samples of the shape of x, ``[b, ...]``, float64, on the CPU."""

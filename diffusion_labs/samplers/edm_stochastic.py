@@ -43,8 +43,10 @@ class EDMStochasticSampler(HeunSampler):
         noise_scale: float = 1.0,
         **options: Unpack[SamplerOptions],
     ) -> None:
-        if churn < 0:
+        if not churn >= 0:
             raise ValueError(f"churn ({churn}) must be at least 0: 0 adds no noise")
+        if not noise_scale >= 0 or not noisy[0] <= noisy[1]:
+            raise ValueError(f"noise_scale ({noise_scale}) must be at least 0, and noisy ({noisy}) a range, low first")
         super().__init__(model, schedule, predictor, **options)
         self.churn = churn
         self.noisy = noisy

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.grids import Grid, at_times, linspace
-from diffusion_labs.samplers.sampler import Denoise, Estimate, Noise, Sampler, SamplerOptions
+from diffusion_labs.samplers.sampler import Denoise, Estimate, Noise, Sampler, SamplerOptions, check_eval_mode
 from diffusion_labs.schedules.noise_level import NoiseLevel, weighted_sum
 from diffusion_labs.schedules.schedule import Schedule
 
@@ -107,13 +107,14 @@ class FittedSampler(Sampler):
 
         Raises:
             ValueError: if the reference is in train mode, draws noise, has too few steps for the grid, or a point
-                that is not finite; or if ``eval_steps`` or ``order`` is below 1.
+                that is not finite; for no samples; or if ``eval_steps`` or ``order`` is below 1.
         """
         for name, value in {"order": order, "eval_steps": eval_steps}.items():
             if value < 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
-        if reference.training:
-            raise ValueError("the reference is in train mode; call .eval() first")
+        if not len(x):
+            raise ValueError("x has no samples to fit to; give 16 or so")
+        check_eval_mode(reference)
         schedule = reference.schedule
         times, targets = _targets(reference, x, conditional_inputs, grid(schedule, eval_steps))
         levels = schedule.levels(times.to(x.device))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion_labs.compilation import constant
 from diffusion_labs.schedules.schedule import Schedule
+from diffusion_labs.schedules.variance_exploding_schedule import EDMSchedule
 
 Grid = Callable[[Schedule, int], Tensor]
 
@@ -30,8 +31,8 @@ def grid_times(schedule: Schedule, grid: Grid, grid_id: int, eval_steps: int | N
     """
     if eval_steps is None:
         times = all_steps(schedule)
-    elif eval_steps < 1:
-        raise ValueError(f"eval_steps ({eval_steps}) must be at least 1")
+    elif eval_steps != round(eval_steps) or eval_steps < 1:
+        raise ValueError(f"eval_steps ({eval_steps}) must be a whole number, at least 1")
     else:
         times = grid(schedule, eval_steps)
 
@@ -48,6 +49,11 @@ def grid_times(schedule: Schedule, grid: Grid, grid_id: int, eval_steps: int | N
         raise ValueError(f"start ({start}) must be in ({schedule.clean:g}, {schedule.terminal:g}]")
     first = schedule.snap(torch.tensor([start], dtype=torch.float64, device="cpu"))
     return torch.cat([first, times[times < first]])
+
+
+def default_grid(schedule: Schedule) -> Grid:
+    """``trailing``; for ``EDMSchedule``, whose time is its noise, ``karras``, with which it was published."""
+    return karras if isinstance(schedule, EDMSchedule) else trailing
 
 
 def all_steps(schedule: Schedule, steps: int | None = None) -> Tensor:
@@ -159,15 +165,13 @@ def given_times(given: tuple[float, ...], schedule: Schedule, steps: int) -> Ten
 def between_ends(schedule: Schedule, steps: int, space: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
     """From the last time to the first by log-SNR: ``space(low, high, count)`` places the calls, at fractional times.
 
-    Where the last time has zero SNR, it is the first of the grid, and the others go from ``LEAST_LOG_SNR`` on.
+    Where the last time has zero SNR, the others are placed as if it had ``LEAST_LOG_SNR``.
     """
     ends = torch.tensor([schedule.terminal, schedule.first], dtype=torch.float64, device="cpu")
     low, high = schedule.log_snr(ends)
-    endless = bool(low.isinf())
-    times = schedule.time(space(low.clamp(min=LEAST_LOG_SNR) if endless else low, high, steps - endless))
-    if not endless:
-        times[:1] = schedule.terminal  # not a rounding error beside it
-    return torch.cat([ends[:1], times]) if endless else times
+    times = schedule.time(space(low.clamp(min=LEAST_LOG_SNR) if low.isinf() else low, high, steps))
+    times[:1] = schedule.terminal  # not a rounding error beside it, nor what stood for it
+    return times
 
 
 def _ramp(steps: int) -> Tensor:

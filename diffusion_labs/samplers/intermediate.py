@@ -23,5 +23,5 @@ def middle_of_time(schedule: Schedule, t: NoiseLevel, s: NoiseLevel) -> NoiseLev
 
 def level_of(schedule: Schedule, log_snr: Coefficient, like: NoiseLevel) -> NoiseLevel:
     """The noise level with a given log-SNR, on the device of ``like``."""
-    value = torch.tensor([log_snr], dtype=torch.float64).to(like.t.device)
-    return schedule.levels(schedule.time(value))[0]
+    value = torch.tensor([log_snr], dtype=torch.float64)
+    return schedule.levels(schedule.time(schedule.on(like.t.device, value)))[0]

@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.samplers.norm import norm
 from diffusion_labs.samplers.probability_flow import amplitude
-from diffusion_labs.samplers.sampler import Estimate, Sampler
+from diffusion_labs.samplers.sampler import Estimate, Sampler, check_eval_mode
 from diffusion_labs.schedules.noise_level import NoiseLevel
 
 
@@ -38,7 +38,7 @@ def invert(
         x at the first time of the sampler's grid, ``[b, c, ...]``.
 
     Raises:
-        ValueError: if the sampler draws noise or keeps a history, and so has no inverse.
+        ValueError: if the sampler draws noise or keeps a history, and so has no inverse; in train mode.
 
     Example:
         >>> noise = invert(sampler, image, {"class": cat})
@@ -70,7 +70,8 @@ def invert(
             scale = torch.where(nearer, scale, scale / 2)
         return x
 
-    levels = sampler.schedule.levels(sampler.times().flip(0).to(x0.device))
+    check_eval_mode(sampler)
+    levels = sampler.schedule.levels(sampler.schedule.on(x0.device, sampler.times().flip(0)))
     first = levels[0]
     estimate = denoise((first.alpha * x0).to(x0.dtype), first)
     x = first.alpha * x0 + first.sigma * estimate.eps

@@ -1,14 +1,12 @@
 """Multistep consistency sampling."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.samplers.distilled_grid import distilled
-from diffusion_labs.samplers.sampler import Denoise, Estimate, Noise, Sampler, SamplerOptions
+from diffusion_labs.samplers.sampler import Denoise, Noise, Sampler, SamplerOptions
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
 
@@ -26,7 +24,7 @@ class LCMSampler(Sampler):
         predictor: see ``Sampler``.
         scaling: of time in c_skip and c_out. The published models have 20 for each of a thousand steps:
             ``timestep_scaling = 10`` over ``sigma_data = 0.5``.
-        **options: ``eval_steps``, ``grid`` (``distilled`` if not given), ``progress_bar``; see ``Sampler``.
+        **options: ``eval_steps`` (4), ``grid`` (``distilled``), ``progress_bar``; see ``Sampler``.
     """
 
     def __init__(
@@ -40,6 +38,7 @@ class LCMSampler(Sampler):
     ) -> None:
         if scaling <= 0:
             raise ValueError(f"scaling ({scaling}) must be positive")
+        options.setdefault("eval_steps", 4)
         options.setdefault("grid", distilled)
         super().__init__(model, schedule, predictor, **options)
         self.scaling = scaling
@@ -48,23 +47,15 @@ class LCMSampler(Sampler):
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
         """See the class."""
-        f, _, _ = denoise(xt, t)
-        return s.alpha * f + s.sigma * noise(), past
+        return s.alpha * self.consistency(xt, t, denoise) + s.sigma * noise(), past
 
-    def denoiser(
-        self,
-        conditional_inputs: ConditionalInputs | None = None,
-        levels: Sequence[NoiseLevel] = (),
-        times: Iterable[Tensor] = (),
-    ) -> Denoise:
-        """The consistency function in place of x0, and the noise that goes with it."""
-        plain = super().denoiser(conditional_inputs, levels, times)
+    def last_step(self, xt: Tensor, t: NoiseLevel, past: Any, denoise: Denoise) -> Tensor:
+        """To clean data: the consistency function."""
+        return self.consistency(xt, t, denoise)
+
+    def consistency(self, xt: Tensor, t: NoiseLevel, denoise: Denoise) -> Tensor:
+        """f(x_t, t)."""
+        x0, eps, _ = denoise(xt, t)
         clean, terminal = self.schedule.clean, self.schedule.terminal
-
-        def denoise(xt: Tensor, level: NoiseLevel) -> Estimate:
-            x0, eps, variance_value = plain(xt, level)
-            u = self.scaling * (self.schedule.precise(level.t) - clean) / (terminal - clean)
-            f = (level.alpha * x0 + level.sigma * eps) / (u**2 + 1) + u / (u**2 + 1) ** 0.5 * x0
-            return Estimate(f, (level.alpha * (x0 - f) + level.sigma * eps) / level.sigma, variance_value)
-
-        return denoise
+        u = self.scaling * (self.schedule.precise(t.t) - clean) / (terminal - clean)
+        return (t.alpha * x0 + t.sigma * eps) / (u**2 + 1) + u / (u**2 + 1) ** 0.5 * x0

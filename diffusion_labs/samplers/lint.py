@@ -11,14 +11,14 @@ import torch
 from diffusion_labs.models.ideal import IdealDenoiser
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.predictors.target_predictor import TargetPredictor
-from diffusion_labs.samplers.grids import Grid, trailing
+from diffusion_labs.samplers.grids import Grid, default_grid
 from diffusion_labs.samplers.sampler import Sampler
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
 
 SIGNAL = (1e-3, 0.03)  # alpha / sigma at the start that is worth a note, and a warning
 AMPLIFICATION = 1e3  # of an error in x0 that is worth a warning: one of half precision is as large as the data
-SPREAD = 1.5  # of samples, of data whose spread is 1, that is worth a warning
+SPREAD = (2 / 3, 3 / 2)  # of samples, of data whose spread is 1, beyond which it is worth a warning
 
 
 class Finding(NamedTuple):
@@ -45,7 +45,7 @@ def lint(
     predictor: Predictor | Callable[[Schedule], Predictor],
     *,
     eval_steps: int | None = None,
-    grid: Grid = trailing,
+    grid: Grid | None = None,
     sampler: Callable[..., Sampler] | None = None,
 ) -> list[Finding]:
     """Say what is wrong with a choice, with numbers; nothing is raised. Sizes are for data of unit scale.
@@ -65,6 +65,7 @@ def lint(
         >>> print(*lint(schedule, NoisePredictor, eval_steps=50, grid=leading), sep="\\n")
         >>> print(*lint(schedule, VPredictor, eval_steps=16, sampler=HeunSampler), sep="\\n")
     """
+    grid = default_grid(schedule) if grid is None else grid
     findings = [
         *_terminal(schedule),
         *_predictor(schedule, predictor),
@@ -190,10 +191,11 @@ def _grid(schedule: Schedule, eval_steps: int | None, grid: Grid) -> list[Findin
 def _sampler(
     schedule: Schedule, eval_steps: int | None, grid: Grid, sampler: Callable[..., Sampler] | None
 ) -> list[Finding]:
-    """Steps over which a solver's polynomial is far from the truth, where every estimate is right.
+    """Steps over which a solver is far from the truth, where every estimate is right.
 
     Heun's method, for one, takes eps as linear in sigma / alpha. Over a step in which that falls r times, the mean of
-    two estimates of the data is ``x0_t + (r - 1) / 2 (x0_s - x0_t)``: where r is thousands, far beyond both.
+    two estimates of the data is ``x0_t + (r - 1) / 2 (x0_s - x0_t)``: where r is thousands, far beyond both. And a last
+    estimate at much noise is nearly the mean of the data: samples then have too little spread.
     """
     if sampler is None:
         return []
@@ -206,18 +208,33 @@ def _sampler(
     except ValueError as error:
         return [Finding("sampler", "error", str(error), "Take another sampler, or give it other arguments")]
     spread = float(made(schedule.sample_prior((256, 16), generator).double(), generator=generator).std())
-    if spread <= SPREAD:
+    least, most = SPREAD
+    if least <= spread <= most:
         return []
+    found = (
+        f"{type(made).__name__} with eval_steps={eval_steps} makes samples of a spread of {spread:.3g} where that of "
+        "the data is 1 and all estimates are right"
+    )
     levels = schedule.levels(made.times())
+    ratio = levels[-1].sigma / levels[-1].alpha if levels[-1].alpha > 0 else math.inf
+    if spread < least:
+        return [
+            Finding(
+                "lost spread",
+                "warning",
+                f"{found}: its steps are few, or badly placed, and the last estimate is made of {ratio:.3g} times as "
+                "much noise as signal",
+                "Take more steps, or a grid with more of them at little noise, such as karras",
+            )
+        ]
     ratios = [(float(t.sigma / t.alpha), float(s.sigma / s.alpha)) for t, s in pairwise(levels) if t.alpha > 0]
     before, after = max(ratios, key=lambda ratio: ratio[0] / ratio[1], default=(math.inf, math.inf))
     return [
         Finding(
             "long step",
             "warning",
-            f"{type(made).__name__} with eval_steps={eval_steps} makes samples of a spread of {spread:.3g} where that "
-            f"of the data is 1 and all estimates are right: a step goes from {before:.3g} times as much noise as "
-            f"signal to {after:.3g}, over which it extrapolates",
+            f"{found}: a step goes from {before:.3g} times as much noise as signal to {after:.3g}, over which it "
+            "extrapolates",
             "Take a grid without such steps, such as karras, more steps, or a sampler such as DPMSolverPP2MSampler",
         )
     ]

@@ -13,8 +13,8 @@ from diffusion_labs.schedules.noise_level import NoiseLevel
 class PLMSSampler(IPNDMSampler):
     """PLMS of Stable Diffusion (diffusers' PNDM with skip_prk_steps). Second order, one call a step, deterministic.
 
-    ``IPNDMSampler`` but for the first step, which is ``HeunSampler``'s and makes two calls. Arguments as
-    ``IPNDMSampler``'s.
+    ``IPNDMSampler`` but for the first step, which is ``HeunSampler``'s, with what that says of nearly pure noise, and
+    makes two calls. Arguments as ``IPNDMSampler``'s.
     """
 
     def step(

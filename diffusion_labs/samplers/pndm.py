@@ -18,7 +18,8 @@ class PNDMSampler(IPNDMSampler):
     pseudo Runge-Kutta. With Phi(s, e) = ``alpha_s x0 + sigma_s eps + (sigma_s - alpha_s sigma_t / alpha_t) (e - eps)``,
     the step of DDIM from t to s with e for the noise, and u halfway between t and s in time, e_2 is estimated at
     Phi(u, eps), e_3 at Phi(u, e_2), e_4 at Phi(s, e_3), and ``x_s = Phi(s, (eps + 2 e_2 + 2 e_3 + e_4) / 6)``.
-    From pure noise, where Phi has no limit, it is the step of DDIM. Arguments as ``IPNDMSampler``'s.
+    From pure noise, where Phi has no limit, it is the step of DDIM; from nearly pure noise a long step is far off, as
+    ``HeunSampler``'s: take more steps, or a grid that begins later. Arguments as ``IPNDMSampler``'s.
     """
 
     def step(

@@ -43,8 +43,11 @@ class PredictorCorrectorSampler(EulerMaruyamaSampler):
         ratio: float = 0.16,
         **options: Unpack[SamplerOptions],
     ) -> None:
-        if corrections < 0 or ratio < 0:
-            raise ValueError(f"corrections ({corrections}) and ratio ({ratio}) must be at least 0: 0 corrects nothing")
+        if not isinstance(corrections, int) or corrections < 0 or not ratio >= 0:
+            raise ValueError(
+                f"corrections ({corrections}), a whole number, and ratio ({ratio}) must be at least 0, which corrects "
+                "nothing"
+            )
         super().__init__(model, schedule, predictor, **options)
         self.corrections = corrections
         self.ratio = ratio

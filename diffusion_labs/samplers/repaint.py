@@ -19,7 +19,7 @@ class RePaintSampler(DDPMSampler):
     The way from t to s is ``jump_length`` steps of ``DDPMSampler``, evenly spaced in time. It is made ``resamplings``
     times, with ``x_t = alpha_ts x_s + sigma_ts noise`` before each repetition, so that what was painted can fit what
     ``KnownRegion`` knows. Stochastic, ``resamplings * jump_length`` calls a step. The paper's T = 250, j = 10, r = 10
-    is ``eval_steps=25`` and the defaults here, but for the last step, to clean data, which is made once.
+    is what the defaults give, but for the last step, to clean data, which is made once.
 
     Args:
         model: see ``Sampler``.
@@ -28,7 +28,7 @@ class RePaintSampler(DDPMSampler):
         resamplings: how often each step is made; 1 is ``DDPMSampler``.
         jump_length: the number of DDPM's steps in each.
         variance_value: see ``DDPMSampler``.
-        **options: ``eval_steps``, ``grid``, ``progress_bar``; see ``Sampler``.
+        **options: ``eval_steps`` (25), ``grid``, ``progress_bar``; see ``Sampler``.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class RePaintSampler(DDPMSampler):
         for name, value in (("resamplings", resamplings), ("jump_length", jump_length)):
             if value < 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
+        options.setdefault("eval_steps", 25)
         super().__init__(model, schedule, predictor, variance_value=variance_value, **options)
         self.resamplings = resamplings
         self.jump_length = jump_length

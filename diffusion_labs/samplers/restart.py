@@ -1,6 +1,7 @@
 """Restart sampling."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Unpack, cast
@@ -46,6 +47,12 @@ class RestartSampler(HeunSampler):
         predictor: see ``Sampler``.
         restarts: the intervals, ``Restart(repetitions, steps, low, high)`` or tuples like it.
         **options: ``eval_steps``, ``grid``, ``progress_bar``; see ``Sampler``.
+
+    Raises:
+        ValueError: for an interval without steps, or whose ends are not ``0 < low < high``.
+
+    Warns:
+        UserWarning: for an interval below all levels of the grid, which is never solved again.
     """
 
     def __init__(
@@ -62,11 +69,26 @@ class RestartSampler(HeunSampler):
         for one in self.restarts:
             if one.repetitions < 0 or one.steps < 1 or not 0 < one.low < one.high:
                 raise ValueError(f"{one} must have repetitions >= 0, steps >= 1 and 0 < low < high")
+        _, *levels = schedule.levels(self.times())
+        least = min((level.sigma / level.alpha for level in levels), default=math.inf)
+        for one in self.restarts:
+            if least > one.low:
+                warnings.warn(
+                    f"no step of the grid goes to sigma / alpha <= {one.low:g}, but to {least:.3g} at least: {one} is "
+                    "never solved again; take a grid with steps at less noise, such as karras, or an interval above",
+                    stacklevel=2,
+                )
 
     def step(
         self, xt: Tensor, t: NoiseLevel, s: NoiseLevel, past: Any, denoise: Denoise, noise: Noise
     ) -> tuple[Tensor, Any]:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            ValueError: on the way to more noise, as intervals are solved again in no other order.
+        """
+        if self.restarts and s.sigma * t.alpha > t.sigma * s.alpha:
+            raise ValueError("RestartSampler draws noise, so it has no inverse; invert with HeunSampler")
         xs, past = super().step(xt, t, s, past, denoise, noise)
         for repetitions, steps, low, high in self.restarts:
             if s.sigma <= low * s.alpha and t.sigma > low * t.alpha:

@@ -1,7 +1,7 @@
 """The loop from noise to data that every sampler shares."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -11,8 +11,9 @@ from diffusion_labs.conditioning import ConditionalInputs, for_sampling
 from diffusion_labs.keeping import Memory, call_with, in_steps
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
-from diffusion_labs.randomness import Generators, randn_like
-from diffusion_labs.samplers.grids import Grid, grid_times, trailing
+from diffusion_labs.randomness import Generators, KeyedGenerator, of_draw, randn_like
+from diffusion_labs.samplers.brownian import BrownianNoise
+from diffusion_labs.samplers.grids import Grid, default_grid, grid_times
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
 
@@ -39,7 +40,7 @@ class SamplerOptions(TypedDict, total=False):
     """The keyword arguments that all samplers take; see ``Sampler``."""
 
     eval_steps: int | None
-    grid: Grid
+    grid: Grid | None
     progress_bar: bool
 
 
@@ -55,7 +56,8 @@ class Sampler(nn.Module):
         predictor: what the model predicts, for the same schedule.
         eval_steps: calls of the model in eval mode (samplers may make several a step); every step of
             a discrete schedule if ``None``; ``grid`` is then not used.
-        grid: places the calls: ``trailing``, ``leading``, ``linspace`` or a function like them.
+        grid: places the calls: ``trailing``, ``leading``, ``linspace`` or a function like them; ``default_grid`` of
+            the schedule if ``None``.
         progress_bar: show the progress of eval mode.
 
     Raises:
@@ -75,17 +77,22 @@ class Sampler(nn.Module):
         predictor: Predictor,
         *,
         eval_steps: int | None = None,
-        grid: Grid = trailing,
+        grid: Grid | None = None,
         progress_bar: bool = True,
     ) -> None:
         super().__init__()
+        for name, value, kind in (("schedule", schedule, Schedule), ("predictor", predictor, Predictor)):
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"{name} is a {type(value).__name__}; give model, schedule and predictor, in this order"
+                )
         if predictor.schedule is not schedule:
             raise ValueError("the predictor has another schedule than the sampler; give both the same object")
         self.model = model
         self.schedule = schedule
         self.predictor = predictor
         self.eval_steps = eval_steps
-        self.grid = grid
+        self.grid = default_grid(schedule) if grid is None else grid
         self.progress_bar = progress_bar
         self.times()
 
@@ -116,7 +123,7 @@ class Sampler(nn.Module):
         timestep: Tensor | None = None,
         conditional_inputs: ConditionalInputs | None = None,
         *,
-        generator: Generators | NoiseSource = None,
+        generator: Generators | KeyedGenerator | NoiseSource = None,
         start: float | None = None,
     ) -> DiffusionOutput | Tensor:
         """One call of the model in train mode, a finished sample in eval mode.
@@ -126,7 +133,8 @@ class Sampler(nn.Module):
                 in eval mode.
             timestep: the time of each sample, ``[b]``; not used in eval mode.
             conditional_inputs: tensors by name, passed to the model.
-            generator: random numbers of eval mode: one generator, one per sample (``seeded``), or ``BrownianNoise``.
+            generator: random numbers of eval mode: one generator, one per sample (``seeded``), a ``KeyedGenerator``,
+                which also ``torch.compile`` takes, or ``BrownianNoise``.
             start: eval mode begins at this time, with x noised to it, instead of the last one.
 
         Returns:
@@ -160,23 +168,31 @@ class Sampler(nn.Module):
         timestep: Tensor | None = None,
         conditional_inputs: ConditionalInputs | None = None,
         *,
-        generator: Generators | NoiseSource = None,
+        generator: Generators | KeyedGenerator | NoiseSource = None,
         start: float | None = None,
     ) -> Iterator[Tensor]:
-        """Yield x after each step of eval mode; the last is the sample. Arguments as ``forward``'s."""
+        """Yield x after each step of eval mode; the last is the sample. Arguments as ``forward``'s.
+
+        Raises:
+            ValueError: in train mode.
+        """
+        check_eval_mode(self)
         yield from self._path(x, conditional_inputs, generator, start)
 
     def _path(
         self,
         x: Tensor,
         conditional_inputs: ConditionalInputs | None,
-        generator: Generators | NoiseSource,
+        generator: Generators | KeyedGenerator | NoiseSource,
         start: float | None,
     ) -> Iterator[Tensor]:
-        def noise(t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:
-            return generator(x, t, s) if callable(generator) else randn_like(x, generator)
+        source = generator.from_its_start() if isinstance(generator, BrownianNoise) else generator
+        draws = count()
 
-        times = self.times(start).to(x.device)
+        def noise(t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:
+            return source(x, t, s) if callable(source) else randn_like(x, of_draw(next(draws), source))
+
+        times = self.schedule.on(x.device, self.times(start))
         levels = self.schedule.levels(times)
         denoise = self.denoiser(conditional_inputs, levels, in_steps(times[:, None].expand(-1, len(x))))
         past = None
@@ -242,3 +258,9 @@ class Sampler(nn.Module):
 
         shown: Iterable[Way] = tqdm(steps, desc=type(self).__name__, leave=False)
         return shown
+
+
+def check_eval_mode(sampler: Sampler) -> None:
+    """Raise a ``ValueError`` in train mode, in which dropout would be on, conditions dropped, and guidance off."""
+    if sampler.training:
+        raise ValueError(f"{type(sampler).__name__} is in train mode; call .eval() first")

@@ -24,7 +24,7 @@ class TCDSampler(Sampler):
         schedule: see ``Sampler``.
         predictor: see ``Sampler``.
         gamma: share of the way to s that is done in noise, in [0, 1].
-        **options: ``eval_steps``, ``grid`` (``distilled`` if not given), ``progress_bar``; see ``Sampler``.
+        **options: ``eval_steps`` (4), ``grid`` (``distilled``), ``progress_bar``; see ``Sampler``.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class TCDSampler(Sampler):
             raise ValueError(
                 f"gamma ({gamma}) must be in [0, 1]: 0 is deterministic, 1 as noisy as consistency sampling"
             )
+        options.setdefault("eval_steps", 4)
         options.setdefault("grid", distilled)
         super().__init__(model, schedule, predictor, **options)
         self.gamma = gamma

@@ -17,6 +17,10 @@ class PreciseModule(nn.Module):
         """``t`` in float64, or in float32 on devices without it."""
         return t.to(torch.float32 if t.device.type == "mps" else torch.float64)
 
+    def on(self, device: torch.device, t: Tensor) -> Tensor:
+        """``t`` on a device; in float32, if it was float64, on devices without it."""
+        return t.float().to(device) if device.type == "mps" and t.dtype == torch.float64 else t.to(device)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PreciseModule":
         """Move buffers as ``fn`` moves tensors, but keep their dtype, and keep them off the meta device."""
         buffers = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}

@@ -39,6 +39,7 @@ class VariancePreservingSchedule(ContinuousSchedule):
     def time(self, log_snr: Tensor) -> Tensor:
         """See the base class: the positive root of the quadratic ``log alpha(t) = -softplus(-log_snr) / 2``."""
         integral = torch.logaddexp(-self.precise(log_snr), torch.zeros_like(self.precise(log_snr)))  # -2 log alpha
+        integral = integral.clamp(max=1e30)  # of log-SNR far beyond the range, as far as -inf
         slope = self.beta_max - self.beta_min
         root = 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
         return root.clamp(0, 1)

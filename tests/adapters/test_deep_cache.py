@@ -122,3 +122,12 @@ def test_training_and_calls_outside_of_a_loop_are_those_of_the_network() -> None
 def test_what_cannot_be_is_named(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_it_is_found_among_experts_and_in_the_weaker_network() -> None:
+    network, weaker = catalogue.network(), catalogue.network()
+    deep = [count_calls(part.middle) for part in (network, weaker)]
+    draw(dl.ExpertDenoisers(dl.DeepCache(network, interval=STEPS), {499: dl.DeepCache(weaker, interval=STEPS)}))
+    assert [len(calls) for calls in deep] == [1, 1]
+    draw(dl.AutoGuidance(network, dl.DeepCache(weaker, interval=STEPS), guidance_scale=2.0))
+    assert [len(calls) for calls in deep] == [1 + STEPS, 2]

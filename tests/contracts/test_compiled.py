@@ -94,3 +94,21 @@ def test_one_graph_of_the_model_serves_all_steps_of_all_solvers() -> None:
             plain = SAMPLERS[name](first.model, first.schedule, first.predictor, eval_steps=steps, progress_bar=False)
             torch.testing.assert_close(draw(sampler.eval()), draw(plain.eval()), rtol=1e-5, atol=1e-5)
     assert graphs.count == 1
+
+
+@pytest.mark.parametrize("name", ["ddpm", "euler_ancestral", "edm_stochastic"])
+def test_seeds_of_a_compiled_loop_are_keys(name: str) -> None:
+    """The samples are those of eager mode, whatever the batch, and other seeds are no other graph."""
+    sampler, graphs = build(name), Graphs()
+    compiled = torch.compile(sampler, fullgraph=True, dynamic=True, backend=graphs)
+    x, label = torch.randn(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
+
+    def sample(model: Callable[..., Tensor], rows: slice, seeds: Tensor) -> Tensor:
+        given, generator = {"class": label[rows].clone()}, dl.KeyedGenerator(seeds.clone())
+        return model(x[rows].clone(), conditional_inputs=given, generator=generator)
+
+    for seeds in (torch.tensor([5, 6, 7, 8]), torch.tensor([1, 6])):
+        expected = sample(sampler, slice(len(seeds)), seeds)
+        torch.testing.assert_close(sample(compiled, slice(len(seeds)), seeds), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(sample(sampler, slice(1, 2), seeds[1:2]), expected[1:2], rtol=1e-5, atol=1e-5)
+    assert graphs.count == 1

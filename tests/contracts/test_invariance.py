@@ -33,6 +33,8 @@ OF_ONE_SCHEDULE = {
     "lcm": "its boundary scalings are functions of time",
 }
 
+OWN_END = ("adaptive",)  # its sample is estimated at the first time of the schedule, not of the grid
+
 
 def grid(schedule: dl.Schedule, steps: int) -> Tensor:
     return schedule.time(torch.linspace(NOISY, CLEAN, steps, dtype=torch.float64))
@@ -71,5 +73,6 @@ def test_every_schedule_gives_the_same_path(sampler: str) -> None:
     """On grids with the same signal-to-noise ratios, whatever the scale of x."""
     expected = path(sampler, SCALES[0], "v", torch.float32)
     for schedule in SCALES[1:]:
-        difference = (path(sampler, schedule, "v", torch.float32) - expected).abs().max().item()
-        assert difference < 1e-5, (schedule, difference)
+        difference = (path(sampler, schedule, "v", torch.float32) - expected).abs().flatten(1).amax(1)
+        difference = difference[:-1] if sampler in OWN_END else difference
+        assert difference.max() < 1e-5, (schedule, difference)

@@ -197,3 +197,8 @@ def test_a_mean_needs_the_times() -> None:
     loss = dl.SimpleLoss(mean=dl.ImportanceMean(schedule, dl.NormalLogSNR(), dl.UniformTime()))
     with pytest.raises(KeyError, match="SimpleLoss needs 't'"):
         loss(dl.DiffusionOutput(torch.zeros(2, 1)), {"target": torch.zeros(2, 1)})
+
+
+def test_the_bound_of_a_continuous_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="RectifiedFlowSchedule is continuous: the bound is not a sum over its steps"):
+        dl.VLBLoss(dl.RectifiedFlowSchedule())

@@ -17,7 +17,7 @@ def sampler(model: str, predictor: str, means: Tensor, std: Tensor) -> dl.Sample
     schedule = SCHEDULES[model]()
     made = PREDICTORS[predictor](schedule)
     network = dl.IdealDenoiser(made, means, std)
-    return dl.DDIMSampler(network, schedule, made, eval_steps=2, progress_bar=False)
+    return dl.DDIMSampler(network, schedule, made, eval_steps=2, progress_bar=False).eval()
 
 
 def drawn(schedule: dl.Schedule) -> Normal:
@@ -69,7 +69,9 @@ def test_hutchinson_s_estimate_is_unbiased() -> None:
     """The mean over 64 probes, within four standard errors of the exact trace; its values scatter."""
     torch.manual_seed(0)
     schedule = SCHEDULES["cosine"]()
-    model = dl.DDIMSampler(TinyNetwork().double(), schedule, dl.VPredictor(schedule), eval_steps=2, progress_bar=False)
+    model = dl.DDIMSampler(
+        TinyNetwork().double(), schedule, dl.VPredictor(schedule), eval_steps=2, progress_bar=False
+    ).eval()
     x = torch.randn(1, 1, 3, 3, dtype=torch.float64)
     exact = dl.log_likelihood(model, x, rtol=1e-3, atol=1e-3)
     copies = x.expand(64, -1, -1, -1)
@@ -85,7 +87,7 @@ def test_conditions_and_batches() -> None:
     schedule = SCHEDULES["edm"]()
     predictor = dl.NoisePredictor(schedule)
     network = dl.IdealDenoiser(predictor, torch.tensor([[-1.0], [1.0]]), 0.3, classes=[0, 1])
-    model = dl.DDIMSampler(network, schedule, predictor, eval_steps=2, progress_bar=False)
+    model = dl.DDIMSampler(network, schedule, predictor, eval_steps=2, progress_bar=False).eval()
     x, label = torch.tensor([[0.9], [-0.7]], dtype=torch.float64), torch.tensor([1, 0])
     both = dl.log_likelihood(model, x, {"class": label})
     torch.testing.assert_close(dl.log_likelihood(model, x[1:], {"class": label[1:]}), both[1:], rtol=0, atol=1e-12)
@@ -98,3 +100,11 @@ def test_bits_of_eight_bit_images() -> None:
     x = torch.zeros(3, 1, 4, 4)
     log_density = torch.full((3,), -16 * math.log(256 * 2 / 255))
     torch.testing.assert_close(dl.bits_per_dimension(log_density, x, bin_width=2 / 255), torch.full((3,), 8.0))
+
+
+def test_train_mode_is_refused() -> None:
+    """Where dropout is on, conditions are dropped, and guidance is off."""
+    model, x = sampler("cosine", "v", MEAN, STD).train(), torch.zeros(1, 3, dtype=torch.float64)
+    for measure in (lambda: dl.log_likelihood(model, x), lambda: dl.invert(model, x), lambda: next(model.generator(x))):
+        with pytest.raises(ValueError, match=r"DDIMSampler is in train mode; call .eval\(\) first"):
+            measure()

@@ -59,3 +59,13 @@ def test_conditions_belong_to_their_samples() -> None:
 def test_no_levels_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match="levels"):
         loss_per_level(sampler(), torch.zeros(1, 2).double(), **bad)
+
+
+def test_modes_of_parts_come_back_also_after_an_error() -> None:
+    model = sampler().train()
+    frozen = model.model.frozen = torch.nn.Dropout().eval()
+    loss_per_level(model, torch.randn(3, 2))
+    assert (model.training, model.model.training, frozen.training) == (True, True, False)
+    with pytest.raises(RuntimeError):
+        loss_per_level(model, torch.randn(3, 5))
+    assert (model.training, frozen.training) == (True, False)

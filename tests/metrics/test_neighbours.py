@@ -13,12 +13,12 @@ def by_definition(real, samples, k):
         return sorted((x - other).norm().item() for other in own)[k]
 
     balls = [(x, radius(x, real)) for x in real]
-    inside = [[(x - y).norm().item() < r for x, r in balls] for y in samples]
+    inside = [[(x - y).norm().item() <= r for x, r in balls] for y in samples]
     precision = sum(any(row) for row in inside) / len(samples)
     density = sum(sum(row) for row in inside) / (k * len(samples))
     coverage = sum(any(column) for column in zip(*inside, strict=True)) / len(real)
     sample_balls = [(y, radius(y, samples)) for y in samples]
-    recall = sum(any((x - y).norm().item() < r for y, r in sample_balls) for x in real) / len(real)
+    recall = sum(any((x - y).norm().item() <= r for y, r in sample_balls) for x in real) / len(real)
     return precision, recall, density, coverage
 
 
@@ -82,3 +82,10 @@ def test_duplicates_of_the_data_have_no_second_nearest_at_a_distance():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_samples_that_are_the_data_are_perfect_even_where_the_data_has_duplicates():
+    real = torch.randn(20, 8).repeat_interleave(6, 0)
+    found = neighbour_measures(real, real.clone(), neighbours=5)
+    assert found[:2] == (1.0, 1.0)
+    assert found.coverage == 1.0

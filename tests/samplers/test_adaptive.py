@@ -84,3 +84,9 @@ def test_a_model_without_a_flow_is_an_error(model, message: str, monkeypatch: py
 def test_impossible_tolerances_are_named() -> None:
     with pytest.raises(ValueError, match=r"rtol \(0.0\) and atol \(0.0\)"):
         build(0.0)
+
+
+@pytest.mark.parametrize("options", [{"eval_steps": 1}, {"eval_steps": 4, "grid": dl.trailing}, {"eval_steps": 4}])
+def test_the_grid_does_not_change_the_sample(options: dict) -> None:
+    x = torch.randn(8, 2, dtype=torch.float64)
+    torch.testing.assert_close(build(1e-8, **options)(x), build(1e-8)(x), rtol=1e-5, atol=1e-5)

@@ -94,3 +94,16 @@ def test_the_image_of_a_seed_converges_with_the_steps(sampler: str) -> None:
 def test_a_wrong_number_of_seeds_is_named() -> None:
     with pytest.raises(ValueError, match="2 seeds, but x has a batch of 3"):
         dl.BrownianNoise([5, 6])(torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("name", ["edm_stochastic", "lcm", "predictor_corrector", "repaint", "tcd"])
+def test_an_object_gives_the_same_sample_again(name: str) -> None:
+    """Also to samplers that draw noise that is none of the path's."""
+    schedule = SCHEDULES["cosine"]()
+    predictor = dl.VPredictor(schedule)
+    model = dl.IdealDenoiser(predictor, torch.tensor([[0.5]]), 0.3)
+    sampler = SAMPLERS[name](model, schedule, predictor, eval_steps=4, progress_bar=False).eval()
+    noise, x = dl.BrownianNoise([5, 6]), torch.randn(2, 1)
+    first = sampler(x, generator=noise)
+    assert torch.equal(sampler(x, generator=noise), first)
+    assert torch.equal(sampler(x, generator=dl.BrownianNoise([5, 6])), first)

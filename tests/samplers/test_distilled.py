@@ -72,10 +72,26 @@ def test_lcm_scales_by_the_boundary_condition() -> None:
     (level,) = sampler.schedule.levels(torch.tensor([399]))
     x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
     with torch.no_grad():
-        f, eps, _ = sampler.denoise(x, level)
+        f = sampler.consistency(x, level, sampler.denoiser())
         x0 = sampler.predictor.predict_x0(sampler.model(x, torch.tensor([399, 399]), None).prediction, x, level.t)
     torch.testing.assert_close(f, x / (1.2**2 + 1) + 1.2 / math.sqrt(1.2**2 + 1) * x0)
-    torch.testing.assert_close(level.alpha * f + level.sigma * eps, x)
+
+
+def test_what_a_distilled_sampler_estimates_is_the_model_s() -> None:
+    """So that its likelihood and losses are those of any other sampler around the model."""
+    schedule = SCHEDULES["cosine"]()
+    predictor = dl.VPredictor(schedule)
+    model, x = dl.IdealDenoiser(predictor, torch.tensor([[MEAN]]), STD), torch.randn(3, 1, dtype=torch.float64)
+    (level,) = schedule.levels(torch.tensor([399]))
+    lcm, ddim = (kind(model, schedule, predictor, eval_steps=4) for kind in (dl.LCMSampler, dl.DDIMSampler))
+    torch.testing.assert_close(lcm.denoise(x, level), ddim.denoise(x, level), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [dl.LCMSampler, dl.TCDSampler])
+def test_a_distilled_sampler_makes_few_calls_if_none_are_asked_for(kind) -> None:
+    schedule = SCHEDULES["cosine"]()
+    sampler = kind(torch.nn.Identity(), schedule, dl.VPredictor(schedule), progress_bar=False)
+    assert sampler.times().tolist() == [999, 759, 499, 259]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

@@ -1,10 +1,13 @@
 """Grids of times, against the values that the field uses."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 import diffusion_labs as dl
+from tests.catalogue import SAMPLERS, SCHEDULES
 
 SCHEDULE = dl.DiscreteGaussianSchedule(dl.linear_beta_schedule(1000))
 
@@ -59,3 +62,32 @@ def test_trailing_starts_exactly_at_the_last_time(end: float) -> None:
     """50 times a fiftieth of 0.999 is more than 0.999 in float64."""
     schedule = dl.EDMSchedule(sigma_max=end)
     assert all(dl.trailing(schedule, steps)[0] == end for steps in range(1, 200))
+
+
+class OnMPS(torch.Tensor):
+    """A tensor that says it is on a device without float64."""
+
+    device = property(lambda self: torch.device("mps"))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpmpp_2s"])
+@pytest.mark.parametrize("schedule", ["cosine", "rectified_flow", "edm"])
+def test_times_are_float32_on_devices_without_float64(
+    schedule: str, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``Tensor.to`` refuses what PyTorch refuses there; there is no such device in the tests."""
+    convert = torch.Tensor.to
+
+    def to(tensor: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        if arguments and isinstance(arguments[0], torch.device) and arguments[0].type == "mps":
+            assert options.get("dtype", tensor.dtype) != torch.float64
+            arguments = (tensor.dtype,)
+        return convert(tensor, *arguments, **options)
+
+    made = SCHEDULES[schedule]()
+    predictor = dl.VPredictor(made)
+    model = dl.IdealDenoiser(predictor, torch.zeros(1, 4), 0.5)
+    built = SAMPLERS[sampler](model, made, predictor, eval_steps=4, grid=dl.karras, progress_bar=False).eval()
+    x = torch.randn(2, 4).as_subclass(OnMPS)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert built(x).isfinite().all()

@@ -167,3 +167,15 @@ def test_nothing_is_raised_for_any_pair() -> None:
                 for finding in dl.lint(schedule(), predictor, eval_steps=50, grid=grid):
                     assert finding.severity in ("error", "warning", "note")
                     assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"), [("edm", {"grid": dl.trailing}), ("rectified_flow", {"eval_steps": 1})]
+)
+def test_samples_with_too_little_spread_are_found(schedule: str, options: dict) -> None:
+    """Steps even in EDM's noise, and a single step, whose sample is the mean of the data."""
+    made = SCHEDULES[schedule]()
+    found = dl.lint(made, dl.VPredictor, **{"eval_steps": 18, "sampler": dl.HeunSampler, **options})
+    (finding,) = [one for one in found if one.name == "lost spread"]
+    assert finding.severity == "warning"
+    assert "where that of the data is 1" in finding.message

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import diffusion_labs as dl
 from diffusion_labs.samplers.beta_grid import beta_quantile
+from diffusion_labs.samplers.grids import LEAST_LOG_SNR
 from tests.catalogue import SCHEDULES
 
 STABLE_DIFFUSION = SCHEDULES["scaled_linear"]()
@@ -134,3 +135,26 @@ def test_given_times() -> None:
 def test_impossible_grids_are_named(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(SCHEDULES["linear"]())
+
+
+@pytest.mark.parametrize("grid", [dl.karras, dl.karras_flow, dl.uniform_log_snr])
+@pytest.mark.parametrize("schedule", ["rectified_flow", "shifted_flow", "edm"])
+def test_pure_noise_stands_for_the_noisiest_level_and_costs_no_step(grid, schedule: str) -> None:
+    """Two steps reach the first time, and the others are where they would be if the last time had that level."""
+    made = SCHEDULES[schedule]()
+    last = made.log_snr(torch.tensor(made.first, dtype=torch.float64))
+    for steps in (2, 3, 10):
+        times = grid(made, steps)
+        assert len(times) == steps
+        assert times[0] == made.terminal
+        torch.testing.assert_close(made.log_snr(times[-1]), last)
+    even = torch.linspace(LEAST_LOG_SNR, last.item(), 10, dtype=torch.float64)
+    torch.testing.assert_close(made.log_snr(dl.uniform_log_snr(made, 10))[1:], even[1:])
+
+
+def test_the_default_grid_is_that_of_the_schedule_s_paper() -> None:
+    for name, grid in (("edm", dl.karras), ("cosine", dl.trailing), ("rectified_flow", dl.trailing)):
+        schedule = SCHEDULES[name]()
+        assert dl.HeunSampler(torch.nn.Identity(), schedule, dl.VPredictor(schedule), eval_steps=8).grid is grid
+    edm = SCHEDULES["edm"]()
+    assert "lost spread" not in [one.name for one in dl.lint(edm, dl.VPredictor, eval_steps=18, sampler=dl.HeunSampler)]

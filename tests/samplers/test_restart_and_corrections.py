@@ -1,6 +1,7 @@
 """Restarts, Langevin corrections and Euler-Maruyama against their formulas and laws."""
 
 import math
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -132,6 +133,8 @@ def test_the_churn_of_edm_is_that_of_the_steps_there_are() -> None:
         (lambda *parts: dl.RestartSampler(*parts, restarts=[(1, 3, 0.5, 0.5)]), "0 < low < high"),
         (lambda *parts: dl.RestartSampler(*parts, restarts=[(1, 0, 0.1, 0.5)]), "steps >= 1"),
         (lambda *parts: dl.PredictorCorrectorSampler(*parts, ratio=-0.1), r"ratio \(-0.1\)"),
+        (lambda *parts: dl.EDMStochasticSampler(*parts, noise_scale=-1.0), r"noise_scale \(-1.0\)"),
+        (lambda *parts: dl.EDMStochasticSampler(*parts, noisy=(50.0, 0.05)), r"noisy \(\(50.0, 0.05\)\) a range"),
         (lambda *parts: dl.SASolverSampler(*parts, tau=-1.0), r"tau \(-1.0\)"),
         (lambda *parts: dl.SASolverSampler(*parts, predictor_order=0), r"predictor_order \(0\)"),
     ],
@@ -140,3 +143,11 @@ def test_impossible_settings_are_named(make, message: str) -> None:
     schedule = SCHEDULES["cosine"]()
     with pytest.raises(ValueError, match=message):
         make(TinyNetwork(), schedule, dl.VPredictor(schedule))
+
+
+def test_an_interval_that_no_step_reaches_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"no step of the grid goes to sigma / alpha <= 0.06, but to 0.\d+ at least"):
+        gaussian(dl.RestartSampler, eval_steps=10, grid=dl.trailing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gaussian(dl.RestartSampler, eval_steps=10, grid=dl.karras)

@@ -1,7 +1,6 @@
 """What latent diffusion needs of an autoencoder."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -33,14 +32,3 @@ class LatentAutoencoder(Protocol):
 
     def train(self, mode: bool = True) -> Any:
         """As a module's."""
-
-
-@contextmanager
-def evaluating(module: LatentAutoencoder) -> Iterator[None]:
-    """The module in eval mode, and then as it was."""
-    before = module.training
-    module.train(False)
-    try:
-        yield
-    finally:
-        module.train(before)

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_labs.models.ldm.autoencoder import LatentAutoencoder, evaluating
+from diffusion_labs.models.ldm.autoencoder import LatentAutoencoder
+from diffusion_labs.modes import evaluating
 from diffusion_labs.schedules.precise_module import PreciseModule
 
 
