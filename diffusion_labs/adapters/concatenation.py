@@ -1,6 +1,6 @@
 """Conditions beside x, as extra channels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ class Concatenation(Adapter):
         conditions = self.check_conditions(conditional_inputs, x)
         batch, _, *size = x.shape
         maps = [
-            fit(name, conditions[name], channels, x, F.adaptive_avg_pool2d)
+            fit(name, conditions[name], channels, x, MEANS)
             if name in conditions
             else x.new_zeros(batch, channels, *size)
             for name, channels in self.channels.items()
@@ -48,18 +48,22 @@ class Concatenation(Adapter):
         return output
 
 
-def fit(name: str, value: Tensor, channels: int, x: Tensor, pool: Callable[..., Tensor]) -> Tensor:
+MEANS = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)  # of sequences, images and volumes
+MAXIMA = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)
+
+
+def fit(name: str, value: Tensor, channels: int, x: Tensor, pools: Sequence[Callable[..., Tensor]]) -> Tensor:
     """A conditional input at the size of x: pooled where it is a whole multiple of that.
 
     Raises:
         ValueError: if it is not, or has other channels.
     """
     size, own = list(x.shape[2:]), list(value.shape[2:])
-    factor = own[0] // size[0] if own else 0
+    factor = own[0] // size[0] if own else 1
     if value.shape[1] != channels or factor < 1 or own != [factor * side for side in size]:
         raise ValueError(
             f"conditional_inputs['{name}'] has shape {list(value.shape)}; for this x it must be "
             f"{[len(x), channels, *size]}, or a whole multiple of that size"
         )
     value = value.to(x.dtype)
-    return value if factor == 1 else pool(value, size)
+    return value if factor == 1 else pools[len(size) - 1](value, size)

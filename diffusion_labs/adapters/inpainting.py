@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
-from diffusion_labs.adapters.concatenation import fit
+from diffusion_labs.adapters.concatenation import MAXIMA, MEANS, fit
 from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput
 
@@ -77,7 +76,7 @@ class InPainting(Adapter):
             mask, image = x.new_ones(batch, 1, *size), x.new_zeros(batch, self.channels, *size)
         elif mask is None or image is None:
             raise ValueError(f"inpainting needs both '{self.mask_key}' and '{self.image_key}', or neither")
-        image = fit(self.image_key, image, self.channels, x, F.adaptive_avg_pool2d)
-        mask = fit(self.mask_key, mask, 1, x, F.adaptive_max_pool2d)
+        image = fit(self.image_key, image, self.channels, x, MEANS)
+        mask = fit(self.mask_key, mask, 1, x, MAXIMA)
         output: DiffusionOutput = self.model(self.join(x, image, mask), timestep, conditions)
         return output

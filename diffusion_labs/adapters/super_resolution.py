@@ -8,6 +8,8 @@ from diffusion_labs.adapters.adapter import Adapter
 from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput
 
+LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}  # by the rank of x
+
 
 class SuperResolution(Adapter):
     """Gives the model a low-resolution image, resized to the size of x, as extra channels.
@@ -18,7 +20,8 @@ class SuperResolution(Adapter):
     Args:
         model: takes as many channels more as the low-resolution image has.
         image_key: name of the image, ``[b, c, ...]``.
-        mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default.
+        mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default, which is linear in each
+            direction of sequences and volumes, too.
         antialias: likewise. It changes what "bicubic" means, upwards too: its coefficient is then -0.5, not -0.75.
     """
 
@@ -54,6 +57,7 @@ class SuperResolution(Adapter):
                 f"conditional_inputs['{self.image_key}'] has shape {list(image.shape)}; "
                 f"it must have the rank of x, {list(x.shape)}"
             )
-        resized = F.interpolate(image.to(x.dtype), size=x.shape[2:], mode=self.mode, antialias=self.antialias)
+        mode = LINEAR.get(x.ndim, self.mode) if self.mode == "bilinear" else self.mode
+        resized = F.interpolate(image.to(x.dtype), size=x.shape[2:], mode=mode, antialias=self.antialias)
         output: DiffusionOutput = self.model(torch.cat([x, resized], dim=1), timestep, conditions)
         return output

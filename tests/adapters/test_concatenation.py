@@ -96,3 +96,24 @@ def test_inputs_that_do_not_fit_are_named(model, conditions, message: str) -> No
 def test_patch_size_must_be_positive() -> None:
     with pytest.raises(ValueError, match="patch_size"):
         dl.Patchify(TinyNetwork(), 0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_sequences_images_and_volumes_have_maps_and_low_resolutions(rank: int) -> None:
+    """Larger maps are averaged, masks are known where all is, and linear interpolation keeps what is linear."""
+    network = Recorder(1)
+    x, t = torch.randn(2, 1, *[4] * rank), torch.tensor([1, 2])
+    large = torch.randn(2, 1, *[8] * rank)
+    dl.Concatenation(network, {"map": 1})(x, t, {"map": large})
+    means = large.reshape(2, 1, *[4, 2] * rank).mean([3 + 2 * i for i in range(rank)])
+    torch.testing.assert_close(network.calls[-1][0][:, 1:], means)
+
+    mask = (large > 1).float()
+    dl.InPainting(network, channels=1)(x, t, {"mask": mask, "masked_image": large * (1 - mask)})
+    largest = mask.reshape(2, 1, *[4, 2] * rank).amax([3 + 2 * i for i in range(rank)])
+    assert torch.equal(network.calls[-1][0][:, 2:], largest)
+
+    ramp = torch.linspace(0, 1, 4).expand(2, 1, *[4] * rank)
+    dl.SuperResolution(network)(torch.randn(2, 1, *[8] * rank), t, {"low_resolution": ramp})
+    inner = network.calls[-1][0][:, 1][..., 1:-1].diff()
+    torch.testing.assert_close(inner, torch.full_like(inner, 1 / 6))
