@@ -20,8 +20,8 @@ class SuperResolution(Adapter):
     Args:
         model: takes as many channels more as the low-resolution image has.
         image_key: name of the image, ``[b, c, ...]``.
-        mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default, which is linear in each
-            direction of sequences and volumes, too.
+        mode: interpolation, as of ``torch.nn.functional.interpolate``; ADM's bilinear by default, which is "linear" for
+            sequences and "trilinear" for volumes.
         antialias: likewise. It changes what "bicubic" means, upwards too: its coefficient is then -0.5, not -0.75.
     """
 
