@@ -47,7 +47,7 @@ def sample(
         guidance_scale: 1 follows the model, more exaggerates the class.
         prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
         sampler: what makes pictures of noise, such as heun, see `diffusion-labs list samplers`; the model's own if
-            not given.
+            not given. fitted is fitted to this model, these steps and guidance first, and kept in the run's folder.
         grid: of the times of the calls, such as karras, see `diffusion-labs list grids`. Those by the noise level can
             have more steps than the process was trained with.
         seed: of the first picture; the next has the next seed.
@@ -62,6 +62,7 @@ def sample(
     from diffusion_labs.images import image_grid, save_image
     from diffusion_labs.recipes.components import find_component
     from diffusion_labs.recipes.drawing import draw, guide_prior
+    from diffusion_labs.recipes.fitting import IMAGES, with_fitted_sampler
     from diffusion_labs.recipes.run import load_run
     from diffusion_labs.recipes.variants import doubts, with_sampler
     from diffusion_labs.recipes.wanted import check_complete, wanted
@@ -81,8 +82,15 @@ def sample(
         model, sizes = load_run(run_dir, device, sigma_rel=sigma_rel)
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
-        model = with_sampler(model, sizes, kind, times)
-        if kind is not None or times is not None:
+        fitted = kind is not None and kind.__name__ == "FittedSampler"
+        if fitted:
+            examples, folder = wanted(sizes, None, prompt, IMAGES), run_dir / "fitted"
+            model = with_fitted_sampler(
+                model, sizes, examples, steps=steps, guidance_scale=guidance_scale, grid=times, folder=folder
+            )
+        else:
+            model = with_sampler(model, sizes, kind, times)
+        if not fitted and (kind is not None or times is not None):
             for finding in doubts(model, sizes, steps):
                 print(finding, file=sys.stderr)
         what = wanted(sizes, class_name, prompt, count)
@@ -90,7 +98,7 @@ def sample(
         if compile:
             began = time.monotonic()
             sizes.sampler(model).model.compile(fullgraph=True)
-            drawing(steps=1)
+            drawing(steps=steps if fitted else 1)
             print(f"compiled in {time.monotonic() - began:.0f} s", file=sys.stderr)
         images = drawing(steps=steps, progress_bar=True)
         columns = min(count, len(sizes.class_names) if class_name is None and sizes.class_names else 8)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from diffusion_labs.recipes.model_sizes import ModelSizes
-from diffusion_labs.samplers import Finding, Sampler, lint
+from diffusion_labs.samplers import Finding, FittedSampler, Sampler, lint
 from diffusion_labs.samplers.grids import Grid
 
 M = TypeVar("M", bound=nn.Module)
@@ -26,7 +26,14 @@ def with_sampler(model: Any, sizes: ModelSizes, kind: type[Sampler] | None = Non
         sizes: of the model.
         kind: the class of the sampler; the model's own if ``None``. All its other arguments are the defaults.
         grid: of times; the sampler's own if ``None``.
+
+    Raises:
+        ValueError: for ``FittedSampler``, whose weights ``with_fitted_sampler`` finds.
     """
+    if kind is FittedSampler:
+        raise ValueError(
+            "a fitted sampler has weights for one model; `diffusion-labs sample --sampler fitted` finds them"
+        )
     model = shared_copy(model)
     sampler = sizes.sampler(model)
     if kind is not None and kind is not type(sampler):

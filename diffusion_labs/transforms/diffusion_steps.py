@@ -20,8 +20,8 @@ class RandomDiffusionSteps(Transform):
         schedule: the process.
         density: how often each time is drawn; the schedule's own if ``None``.
         uniform: from the batch to the uniform numbers ``[b]`` whose quantiles the times are, independent ones by
-            default: ``stratified_uniform`` covers the density evenly within every batch. It draws one number for a batch,
-            from torch's generator, so that these times are no function of a sample's key.
+            default: ``stratified_uniform`` covers the density evenly within every batch; its times are no function of a
+            sample's key, as it draws one number a batch from torch's generator.
         data_field: clean data to read, ``[b, c, ...]``.
         time_field: time to write, ``[b]``.
         noise_field: noise to write, ``[b, c, ...]``.
