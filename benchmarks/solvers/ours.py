@@ -11,8 +11,8 @@ from torch import Tensor
 import diffusion_labs as dl
 from benchmarks.solvers.oracle import Problem
 
-# Samplers for other models than a denoiser, and the base classes
-NOT_MEASURED = {dl.Sampler, dl.MultistepSampler, dl.LCMSampler, dl.TCDSampler}
+# Samplers for other models than a denoiser, of weights fitted to one, and the base classes
+NOT_MEASURED = {dl.Sampler, dl.MultistepSampler, dl.LCMSampler, dl.TCDSampler, dl.FittedSampler}
 
 # Names, and settings where a solver is useful with several; any other public sampler is measured as it stands
 NAMED: dict[str, Callable[..., dl.Sampler]] = {
