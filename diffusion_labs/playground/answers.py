@@ -108,7 +108,7 @@ class Answers:
         """Pictures and their notes; ``way`` gets all pictures, and ``last`` the last as it is."""
         model, sizes = self.subject.model, self.subject.sizes
         doubt = request.doubt(model, sizes)
-        about = f"{request}, guidance {request.guidance_scale:g}"
+        about = f"{request}, guidance {request.guidance_scale:g}{', no prompt' * (request.prompt == '')}"
         warning = f"\n\n**{doubt}**" if doubt else ""
         calls = request.calls(model, sizes, self.subject.most_work)
         images: Any = None

@@ -31,6 +31,16 @@ SWAP = """(way, index, picture) => {
     return {...picture, path: path, url: picture.url.replace(picture.path, path)};
 }"""
 
+# The editor says nothing about files that it does not take
+NO_PICTURE = """() => {
+    const check = (event) => {
+        const files = [...(event.target.files || event.dataTransfer?.files || [])];
+        const wrong = files.find((file) => !file.type.startsWith("image/"));
+        if (wrong && event.target.closest("#editor")) alert(`${wrong.name} is no picture; take a PNG or a JPEG`);
+    };
+    for (const kind of ["change", "drop"]) document.addEventListener(kind, check, true);
+}"""
+
 
 def build_page(subject: Subject) -> Any:
     """The page of a model, as Gradio's ``Blocks``; ``launch`` serves it.
@@ -71,6 +81,7 @@ def build_page(subject: Subject) -> Any:
                     tabs.compare()
                 with gr.Tab("Error against steps", elem_classes="work"):
                     tabs.error()
+        page.load(None, js=NO_PICTURE)
         page.unload(_of_session(gr, visitors.leave))
     page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     return page

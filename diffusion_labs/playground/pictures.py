@@ -54,10 +54,10 @@ def known_of(editor: Any, shape: tuple[int, int, int]) -> Known:
         return ImageOps.fit(image, (width, height), Image.Resampling.BOX)
 
     background = (editor or {}).get("background")
-    image = None if background is None else Image.fromarray(background).convert("RGBA")
-    if image is None or not image.getchannel("A").getbbox():
+    image = Image.fromarray(numpy.zeros((1, 1, 4), dtype=numpy.uint8) if background is None else background)
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    if numpy.all(numpy.array(on_white) == 255):  # as an empty canvas is
         raise ValueError("there is no picture; draw one, or upload one")
-    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mask = torch.zeros(height, width)
     for layer in editor.get("layers") or []:
         drawn = fitted(Image.fromarray(layer).getchannel("A"))

@@ -450,13 +450,27 @@ def test_a_browser_draws_inpaints_and_is_told_what_is_wrong(address: str, pixels
         browser.write("Pictures", "4")
 
         browser.open("Inpaint")
+        (tmp_path / "words.txt").write_text("no picture")
+        browser.driver.find_element("css selector", "#editor input[type=file]").send_keys(str(tmp_path / "words.txt"))
+        alert = browser.driver.switch_to.alert
+        assert "words.txt is no picture" in alert.text
+        alert.accept()
+
+        def mark() -> None:
+            canvas = browser.seen("#editor canvas")
+            browser.seen("#editor button[aria-label=Brush]").click()
+            chain = ActionChains(browser.driver).move_to_element(canvas).click_and_hold()
+            chain.move_by_offset(30, 10).move_by_offset(-10, 20).release().perform()
+            browser.seen("#editor button[aria-label=Undo]:enabled")
+            browser.press("Inpaint")
+
+        mark()
+        browser.wait(lambda: "there is no picture" in browser.text)
+        browser.wait(lambda: not browser.works())
         browser.press("Draw one to edit")
-        canvas = browser.seen("#editor canvas")
-        browser.seen("#editor button[aria-label=Brush]").click()
-        browser.seen("#editor button[aria-label=Undo]:enabled")
-        chain = ActionChains(browser.driver).move_to_element(canvas).click_and_hold()
-        chain.move_by_offset(30, 10).move_by_offset(-10, 20).release().perform()
-        browser.press("Inpaint")
+        browser.wait(browser.works)
+        browser.wait(lambda: not browser.works())
+        mark()
         browser.the_way(len(frames))
         browser.wait(lambda: "read_known" in browser.text)
         taken = cells(shown(last(pixels, Request(steps=25, count=1)), padding=0), 8)

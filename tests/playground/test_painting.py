@@ -174,11 +174,11 @@ def test_who_goes_away_stops_the_work(pixels: Subject) -> None:
 
 
 def test_masks_are_read_from_the_editor() -> None:
-    image = numpy.full((80, 80), 255, dtype=numpy.uint8)
+    image = numpy.zeros((80, 80), dtype=numpy.uint8)
     layer = numpy.zeros((80, 80, 4), dtype=numpy.uint8)
     layer[:40, :, 3] = 255
     known = known_of({"background": image, "layers": [layer]}, (1, 8, 8))
-    assert torch.equal(known.image, torch.ones(1, 8, 8))
+    assert torch.equal(known.image, -torch.ones(1, 8, 8))
     assert torch.equal(known.mask, torch.cat([torch.ones(4, 8), torch.zeros(4, 8)]))
     for editor in (None, {"background": None, "layers": []}):
         with pytest.raises(ValueError, match="there is no picture"):
@@ -189,8 +189,9 @@ def test_masks_are_read_from_the_editor() -> None:
 
 def test_an_empty_canvas_is_no_picture() -> None:
     layer = numpy.full((80, 80, 4), 255, dtype=numpy.uint8)
-    with pytest.raises(ValueError, match="there is no picture; draw one, or upload one"):
-        known_of({"background": layer * 0, "layers": [layer]}, (1, 8, 8))
+    for canvas in (layer, layer[..., :3], layer * 0):
+        with pytest.raises(ValueError, match="there is no picture; draw one, or upload one"):
+            known_of({"background": canvas, "layers": [layer]}, (1, 8, 8))
 
 
 def test_of_an_upload_the_middle_is_taken_and_what_is_transparent_is_white() -> None:
