@@ -37,6 +37,15 @@ def test_the_code_of_a_picture_makes_it_to_the_bit(
     assert made["images"].std() > 0.01
 
 
+def test_the_code_of_a_picture_guides_the_prior(chain: Subject, tmp_path, monkeypatch) -> None:
+    asked = Request(prompt="one", steps=2, count=1, prior_guidance_scale=3.0)
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, torch.Tensor] = {}
+    exec(python_of(chain.source, asked), made)
+    assert torch.equal(made["images"], last(chain, asked))
+    assert distance(made["images"], last(chain, replace(asked, prior_guidance_scale=0.0))) > 1e-4
+
+
 @pytest.mark.parametrize("name", ["pixels", "latents"])
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_the_code_of_an_inpainted_picture_makes_it_to_the_bit(
