@@ -90,7 +90,7 @@ def test_gradio_is_given_files_which_it_does_not_write_again(pixels: Subject, tm
     answers = Answers(pixels, gradio.Error)
     settings = [Job(tmp_path), *WORDS, 7, 2]
     layer = numpy.full((80, 80, 4), 255, dtype=numpy.uint8)
-    editor = {"background": layer[..., :3], "layers": [layer]}
+    editor = {"background": 0 * layer[..., :3], "layers": [layer]}
     given = [
         *(picture for picture, *_ in answers.draw(*settings)),
         *(
