@@ -20,7 +20,7 @@ GOOD = {  # what is named first in the lists
     "samplers": ("ddim", "dpm-solver-pp-2m", "unipc", "heun", "ddpm"),
     "grids": ("trailing", "karras", "exponential"),
 }
-EVERY_STEP = "all_steps"  # the grid that takes no number of steps
+LEFT_OUT = ("all_steps", "fitted")  # takes no number of steps; is fitted by a command of its own
 
 # The pictures on the way are swapped in the browser, which has their names: the last position of the slider wins
 LENGTH = """(way) => ({__type__: "update", maximum: Math.max(1, (way || []).length - 1),
@@ -308,7 +308,7 @@ def _settings(gr: Any, suffix: str, sampler: str = "ddim", steps: int = 25) -> t
 
 def _names(kind: str) -> list[str]:
     """Of all components, the good ones first."""
-    return [name for name in dict.fromkeys([*GOOD[kind], *components(kind)]) if name != EVERY_STEP]
+    return [name for name in dict.fromkeys([*GOOD[kind], *components(kind)]) if name not in LEFT_OUT]
 
 
 def _gradio() -> Any:

@@ -15,6 +15,7 @@ from diffusion_labs.recipes.wanted import wanted
 # What is wrong with pictures of a sampler on a grid, by the findings of lint that other settings change
 DOUBTS = {
     "long step": "give noise: the steps are too long for it",
+    "lost spread": "give pictures that are too much alike: the steps are few, or badly placed",
     "last time": "start where the model expects a trace of the picture, and there is none",
 }
 
