@@ -28,7 +28,8 @@ LENGTH = """(way) => ({__type__: "update", maximum: Math.max(1, (way || []).leng
 SWAP = """(way, index, picture) => {
     if (!picture || !(way || []).length) return picture;
     const path = way[Math.max(0, Math.min(way.length - 1, Math.round(index) || 0))];
-    return {...picture, path: path, url: picture.url.replace(picture.path, path)};
+    const place = path.split("/").map(encodeURIComponent).join("/");
+    return {...picture, path: path, url: picture.url.replace(/file=.*/, () => "file=" + place)};
 }"""
 
 # The editor says nothing about files that it does not take

@@ -95,7 +95,7 @@ class Visitors:
 
     def close(self) -> None:
         """Stop all work, wait for it, and remove all files."""
-        for visitor in self._here.values():
+        for visitor in list(self._here.values()):
             visitor.job.stop()
         for session in list(self._here):
             self.leave(session)

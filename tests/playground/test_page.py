@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -33,9 +34,11 @@ WORDS = ["one", "ddim", "trailing", 3, 2.0]
 
 
 @pytest.fixture(scope="module")
-def address(pixels: Subject) -> Iterator[str]:
-    """Of a page that is served."""
-    page = build_page(pixels)
+def address(pixels: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a page that is served, whose files are in a folder that has to be quoted."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("a $& b %20")))
+        page = build_page(pixels)
     yield launch(page, wait=False)
     page.visitors.close()
     page.close()
