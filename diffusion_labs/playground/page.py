@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
@@ -95,7 +97,8 @@ def launch(page: Any, *, host: str = "127.0.0.1", port: int | None = None, wait:
         page: see ``build_page``.
         host: the address that is listened at; 0.0.0.0 for other machines, too.
         port: a free one from 7860 on if ``None``.
-        wait: until the process is interrupted; then what visitors wait for is stopped, and their files are removed.
+        wait: until the process is interrupted, or terminated; then what visitors wait for is stopped, and their files
+            are removed.
     """
     _upload_to(page.visitors)
     try:
@@ -113,6 +116,7 @@ def launch(page: Any, *, host: str = "127.0.0.1", port: int | None = None, wait:
         )
         if wait:
             print(f"The playground is at {address} until you press Ctrl-C", flush=True)
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             Event().wait()
     finally:
         if wait:

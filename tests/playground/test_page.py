@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,12 +34,18 @@ gradio = pytest.importorskip("gradio", reason="the playground needs gradio")
 WORDS = ["one", "ddim", "trailing", 3, 2.0]
 
 
-@pytest.fixture(scope="module")
-def address(pixels: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a page that is served, whose files are in a folder that has to be quoted."""
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Files of pages are in a folder that has to be quoted."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("a $& b %20")))
-        page = build_page(pixels)
+        yield
+
+
+@pytest.fixture(scope="module")
+def address(pixels: Subject, temporary: None) -> Iterator[str]:
+    """Of a page that is served."""
+    page = build_page(pixels)
     yield launch(page, wait=False)
     page.visitors.close()
     page.close()
@@ -248,8 +255,8 @@ def test_pictures_are_served_from_their_place_and_go_with_the_visitor(pixels: Su
     assert not folder.exists()
 
 
-INTERRUPTED = """
-import os, signal, sys, threading
+SIGNALLED = """
+import os, sys, threading
 from gradio_client import Client
 from diffusion_labs.playground import page
 
@@ -257,7 +264,7 @@ def ask(address):
     Client(address, verbose=False).submit("one", "ddim", "trailing", 250, 2.0, 0, 16, api_name="/draw")
     while not list(folder.glob("*/*/*/*.png")):
         threading.Event().wait(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), int(sys.argv[2]))
 
 def launch(built, launch=page.launch, **options):
     global folder
@@ -276,12 +283,14 @@ main(["play", sys.argv[1]])
 """
 
 
-def test_an_interrupt_stops_the_work_and_leaves_nothing(pixels: Subject, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_work_and_leaves_nothing(number: int, code: int, pixels: Subject, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    words = [sys.executable, "-c", INTERRUPTED, pixels.source]
+    words = [sys.executable, "-c", SIGNALLED, pixels.source, str(int(number))]
     ended = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
-    assert ended.returncode == 130, ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("diffusion-labs: interrupted; go on with: diffusion-labs play")
+    assert ended.returncode == code, ended.stderr
+    assert ("diffusion-labs: interrupted; go on with: diffusion-labs play" in ended.stderr) is (code == 130)
+    assert "Traceback" not in ended.stderr
     assert not list(tmp_path.glob("diffusion-labs-play-*"))
 
 
