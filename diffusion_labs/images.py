@@ -81,6 +81,7 @@ def line_plot(
     *,
     x_label: str = "step",
     y_label: str = "",
+    log_x: bool = False,
     log_y: bool = False,
     smoothing: int = 50,
     size: tuple[int, int] = (880, 480),
@@ -89,11 +90,12 @@ def line_plot(
 
     Args:
         path: where to write the picture, as in ``save_image``.
-        series: x and y values by name. Points that are not finite (or, with ``log_y``, not positive) are
+        series: x and y values by name. Points that are not finite (or, on a logarithmic axis, not positive) are
             left out.
         title: above the chart.
         x_label: below the x axis.
         y_label: above the y axis.
+        log_x: logarithmic x axis, for a few points that were measured: each is marked and named on the axis.
         log_y: logarithmic y axis.
         smoothing: points in the moving average, at most a tenth of the series; 1 for none.
         size: width and height in pixels.
@@ -101,11 +103,12 @@ def line_plot(
     Raises:
         ValueError: if x and y differ in length, or no point can be drawn.
     """
-    points = {name: _drawable(name, *values, log_y=log_y) for name, values in series.items()}
+    points = {name: _drawable(name, *values, log_x=log_x, log_y=log_y) for name, values in series.items()}
     drawn = [point for values in points.values() for point in values]
     if not drawn:
-        raise ValueError(f"nothing to draw in {list(series)}: there are no finite{' positive' if log_y else ''} values")
-    chart = _Chart(size, drawn, log_y)
+        positive = " positive" if log_x or log_y else ""
+        raise ValueError(f"nothing to draw in {list(series)}: there are no finite{positive} values")
+    chart = _Chart(size, drawn, log_x, log_y)
     chart.axes(title, x_label, y_label)
     coloured = list(zip(points.values(), COLOURS * len(points), strict=False))
     windows = [min(smoothing, len(values) // 10) for values in points.values()]
@@ -114,17 +117,19 @@ def line_plot(
             chart.line(values, _lightened(colour), width=1)
     for (values, colour), window in zip(coloured, windows, strict=True):
         chart.line(_moving_average(values, window) if window > 1 else values, colour, width=2)
-    chart.legend(list(points))
+        for point in values if log_x else []:
+            chart.mark(point, colour)
+    chart.legend(list(points) if len(points) > 1 or log_x else [])
     write_picture(Path(path), chart.save)
 
 
 class _Chart:
     """Maps values to pixels of a supersampled canvas, and draws the parts of a line chart."""
 
-    def __init__(self, size: tuple[int, int], points: Sequence[tuple[float, float]], log_y: bool) -> None:
+    def __init__(self, size: tuple[int, int], points: Sequence[tuple[float, float]], log_x: bool, log_y: bool) -> None:
         from PIL import Image, ImageDraw
 
-        self.size, self.log_y = size, log_y
+        self.size, self.log_x, self.log_y = size, log_x, log_y
         self.unit = unit = 3  # pixels of the canvas for one of the picture
         self.canvas = Image.new("RGB", (size[0] * unit, size[1] * unit), "white")
         self.draw = ImageDraw.Draw(self.canvas)
@@ -132,12 +137,13 @@ class _Chart:
         self.right, self.bottom = (size[0] - 28) * unit, (size[1] - 56) * unit
         xs, ys = [x for x, _ in points], [y for _, y in points]
         self.x_low, self.x_high = _widened(min(xs), max(xs))
+        self.x_ticks = sorted(set(xs)) if log_x else _round_ticks(self.x_low, self.x_high, about=8)
         self.y_ticks = _decades(min(ys), max(ys)) if log_y else _round_ticks(*_widened(min(ys), max(ys)))
         low, high = _widened(min(ys), max(ys))
         self.y_low, self.y_high = min(low, self.y_ticks[0]), max(high, self.y_ticks[-1])
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """The pixel of a point; y is already its logarithm on a logarithmic axis."""
+        """The pixel of a point, which on a logarithmic axis is already its logarithm."""
         across = (x - self.x_low) / (self.x_high - self.x_low)
         up = (y - self.y_low) / (self.y_high - self.y_low)
         return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
@@ -156,11 +162,13 @@ class _Chart:
             _, y = self.place(self.x_low, tick)
             self.draw.line([(self.left, y), (self.right, y)], fill=GRID, width=unit)
             self.text((self.left - 10 * unit, y), _number(10**tick if self.log_y else tick), "rm")
-        for tick in _round_ticks(self.x_low, self.x_high, about=8):
-            if self.x_low <= tick <= self.x_high:
-                x, _ = self.place(tick, self.y_low)
+        free = 0.0
+        for tick in self.x_ticks:
+            x, _ = self.place(tick, self.y_low)
+            if self.x_low <= tick <= self.x_high and x >= free:
                 self.draw.line([(x, self.bottom), (x, self.bottom + 5 * unit)], fill=SOFT_INK, width=unit)
-                self.text((x, self.bottom + 10 * unit), _number(tick), "mt")
+                self.text((x, self.bottom + 10 * unit), _number(10**tick if self.log_x else tick), "mt")
+                free = x + 24 * unit
         self.draw.line([(self.left, self.bottom), (self.right, self.bottom)], fill=SOFT_INK, width=unit)
         self.text((self.left - 40 * unit, 22 * unit), title, "lm", points=18, ink=INK)
         self.text((self.left - 40 * unit, 50 * unit), y_label, "lm")
@@ -170,9 +178,12 @@ class _Chart:
         pixels = [self.place(*point) for point in points]
         if len(pixels) > 1:
             self.draw.line(pixels, fill=colour, width=width * self.unit, joint="curve")
-        elif pixels:
-            (x, y), radius = pixels[0], 3 * self.unit
-            self.draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+        elif points:
+            self.mark(points[0], colour)
+
+    def mark(self, point: tuple[float, float], colour: str) -> None:
+        (x, y), radius = self.place(*point), 3 * self.unit
+        self.draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
 
     def save(self, path: Path) -> None:
         """Write the picture, scaled down to its size so that lines are smooth."""
@@ -181,8 +192,6 @@ class _Chart:
     def legend(self, names: Sequence[str]) -> None:
         """Names from the right, each behind a dash of its colour."""
         x, y, unit = float(self.right), 50 * self.unit, self.unit
-        if len(names) < 2:
-            return
         for name, colour in reversed(list(zip(names, COLOURS * len(names), strict=False))):
             x -= self.text((x, y), name, "rm", ink=INK) + 6 * unit
             self.draw.line([(x - 16 * unit, y), (x, y)], fill=colour, width=3 * unit)
@@ -190,13 +199,14 @@ class _Chart:
 
 
 def _drawable(
-    name: str, xs: Sequence[int | float], ys: Sequence[int | float], *, log_y: bool
+    name: str, xs: Sequence[int | float], ys: Sequence[int | float], *, log_x: bool, log_y: bool
 ) -> list[tuple[float, float]]:
-    """The points that can be drawn; with ``log_y``, y becomes its logarithm."""
+    """The points that can be drawn; on a logarithmic axis, as logarithms."""
     if len(xs) != len(ys):
         raise ValueError(f"series {name!r} has {len(xs)} x values and {len(ys)} y values; give one y for each x")
     finite = [(float(x), float(y)) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
-    return [(x, math.log10(y)) for x, y in finite if y > 0] if log_y else finite
+    positive = [(x, y) for x, y in finite if (x > 0 or not log_x) and (y > 0 or not log_y)]
+    return [(math.log10(x) if log_x else x, math.log10(y) if log_y else y) for x, y in positive]
 
 
 def _moving_average(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:

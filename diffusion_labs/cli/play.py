@@ -27,7 +27,7 @@ def play(
         source: a run's folder, or a folder that `diffusion-labs convert RUN FOLDER` wrote, here or on the hub.
         host: address to listen at; 0.0.0.0 lets other machines in.
         port: to listen at; a free one from 7860 on if not given.
-        most_work: steps times pictures that one request may take.
+        most_work: calls of the network, times pictures, that one request may take.
         device: where to compute.
     """
     from diffusion_labs.cli.mistakes import MISTAKES

@@ -9,8 +9,14 @@ CSS = """
 #title p { color: var(--body-text-color-subdued); margin: 0 0 8px; }
 .picture img { image-rendering: pixelated; object-fit: contain; }
 .plot img { object-fit: contain; }
-.picture, .picture *, .plot, .plot * { background: white; }
+.picture, .plot { background: transparent; }
 .note p { color: var(--body-text-color-subdued); font-size: 13px; }
+.about p { color: var(--body-text-color-subdued); font-size: 13px; text-align: center; }
+.about strong { color: var(--body-text-color); }
+.picture:not(:has(img)), .plot:not(:has(img)) { display: none !important; }
+.plot:has(img) + * { display: none !important; }
+.work:not(:has(.picture img)) .later, .work:has(button.stop:enabled) .later, .later:has(.empty) {
+  display: none !important; }
 footer { display: none !important; }
 """
 
@@ -26,7 +32,6 @@ def theme(gradio: Any) -> Any:
         font=sans,
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
     ).set(
-        body_background_fill="white",
         block_border_width="0px",
         block_shadow="none",
         block_label_background_fill="transparent",

@@ -1,7 +1,7 @@
 """Pictures as they grow."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.playground.request import Request, too_much
-from diffusion_labs.recipes.drawing import draw
+from diffusion_labs.recipes.drawing import draw, guide_prior
 from diffusion_labs.recipes.known import Known, know
 from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.variants import shared_copy
+from diffusion_labs.samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,19 @@ class Subject:
         """Whether a part of a picture can be known: where one sampler makes it all."""
         return not hasattr(self.model, "upsamplers")
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether a prior, with a guidance of its own, comes before the pictures."""
+        return hasattr(self.model, "prior")
 
-class Abandoned(Exception):  # noqa: N818 (not an error)
-    """Nobody looks any more."""
+
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """Nobody waits for the pictures any more."""
 
 
-def paint(subject: Subject, request: Request, known: Known | None = None) -> Iterator[Tensor]:
+def paint(
+    subject: Subject, request: Request, known: Known | None = None, stopped: threading.Event | None = None
+) -> Iterator[Tensor]:
     """The model's estimate of the pictures at each call of the network, ``[n, c, h, w]``; the last are the pictures.
 
     The last are those of ``draw``, bit for bit. Sampling happens in a thread, which ends when the iterator is closed.
@@ -51,22 +59,28 @@ def paint(subject: Subject, request: Request, known: Known | None = None) -> Ite
         subject: is not changed.
         request: what to draw.
         known: what is kept.
+        stopped: ends it at the next call of a network.
 
     Raises:
         ValueError: for a request that cannot be drawn, or is too large.
+        Stopped: when ``stopped`` is set.
     """
-    request.check(subject.sizes, subject.most_work)
+    request.check(subject.model, subject.sizes, subject.most_work)
     frames: SimpleQueue[Tensor | Exception | None] = SimpleQueue()
     abandoned = threading.Event()
 
+    def go_on(*_: Any) -> None:
+        if abandoned.is_set() or (stopped is not None and stopped.is_set()):
+            raise Stopped
+
     def work() -> None:
         try:
-            frames.put(_drawn(subject, request, known, frames, abandoned))
+            frames.put(_drawn(subject, request, known, frames, go_on))
             frames.put(None)
         except Exception as error:
             frames.put(error)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work)  # no daemon: one that is in torch when Python ends aborts the process
     thread.start()
     try:
         while (frame := frames.get()) is not None:
@@ -83,13 +97,17 @@ def _drawn(
     request: Request,
     known: Known | None,
     frames: "SimpleQueue[Tensor | Exception | None]",
-    abandoned: threading.Event,
+    go_on: Callable[..., None],
 ) -> Tensor:
     how = request.how()
     model: Any = shared_copy(subject.model)
+    guide_prior(model, request.prior_guidance_scale)
     given: dict[str, Tensor] = {}
     if known is not None:
         given = know(model, subject.sizes, known, request.count)
+    for part in model.modules():
+        if isinstance(part, Sampler):
+            part.model.register_forward_pre_hook(go_on)
     network = subject.sizes.sampler(model).model
     predictor = subject.sizes.sampler(model).predictor
     decode = model.decode if hasattr(model, "autoencoder") else _unchanged
@@ -98,10 +116,8 @@ def _drawn(
     def watch(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         nonlocal calls
         calls += 1
-        if abandoned.is_set():
-            raise Abandoned
-        if calls * request.count > 2 * subject.most_work:  # of samplers that make several calls a step
-            raise ValueError(too_much(calls * request.count, 2 * subject.most_work))
+        if calls * request.count > subject.most_work:  # of samplers that choose their steps
+            raise ValueError(too_much(request, subject.most_work))
         x0, _ = predictor.denoise(output.prediction, arguments[0], arguments[1])
         frames.put(decode(x0).float().clamp(-1, 1).cpu())
 

@@ -1,16 +1,23 @@
 """What a visitor asks for, and whether it may be done."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from diffusion_labs.playground.counting import calls
 from diffusion_labs.recipes.components import find_component
 from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.variants import doubts, with_sampler
 from diffusion_labs.recipes.wanted import wanted
-from diffusion_labs.samplers import Finding
+
+# What is wrong with pictures of a sampler on a grid, by the findings of lint that other settings change
+DOUBTS = {
+    "long step": "give noise: the steps are too long for it",
+    "lost spread": "give pictures that are too much alike: the steps are few, or badly placed",
+    "last time": "start where the model expects a trace of the picture, and there is none",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Request:
         guidance_scale: see ``CFGuidance``.
         seed: of the first picture.
         count: of pictures.
+        prior_guidance_scale: see ``guide_prior``.
     """
 
     class_name: str | None = None
@@ -36,6 +44,10 @@ class Request:
     guidance_scale: float = 2.0
     seed: int = 0
     count: int = 4
+    prior_guidance_scale: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.steps} step{'s' * (self.steps > 1)} of {self.sampler} on {self.grid}"
 
     def wanted(self, sizes: ModelSizes) -> Tensor | list[str]:
         """What ``draw`` takes."""
@@ -51,33 +63,60 @@ class Request:
             "grid": find_component("grids", self.grid),
         }
 
-    def doubts(self, model: Any, sizes: ModelSizes) -> list[Finding]:
-        """What of the sampler will be seen in the pictures."""
-        how = self.how()
-        return doubts(with_sampler(model, sizes, how["sampler"], how["grid"]), sizes, self.steps)
+    def calls(self, model: Any, sizes: ModelSizes, most: int) -> int:
+        """Calls of the network for a picture, or ``most + 1`` if there are more."""
+        own, how = sizes.sampler(model), self.how()
+        return calls(own.schedule, how["sampler"], how["grid"], self.steps, most)
 
-    def check(self, sizes: ModelSizes, most_work: int) -> None:
+    def doubt(self, model: Any, sizes: ModelSizes) -> str:
+        """What of the sampler will be seen in the pictures, and two settings without it; nothing if all is well."""
+        wrong = self._wrong(model, sizes)
+        if wrong is None:
+            return ""
+        others = [
+            replace(self, grid="trailing"),
+            replace(self, grid="karras"),
+            replace(self, steps=max(25, 2 * self.steps)),
+            replace(self, sampler="dpm-solver-pp-2m"),
+            replace(self, sampler="dpm-solver-pp-2m", grid="trailing"),
+            replace(self, sampler="ddim", grid="trailing", steps=max(25, self.steps)),
+        ]
+        fine = (str(other) for other in others if other != self and other._wrong(model, sizes) is None)
+        return f"{self} {wrong}; try {' or '.join([*dict.fromkeys(fine)][:2]) or 'more steps'}"
+
+    def _wrong(self, model: Any, sizes: ModelSizes) -> str | None:
+        how = self.how()
+        found = doubts(with_sampler(model, sizes, how["sampler"], how["grid"]), sizes, self.steps)
+        return next((DOUBTS[finding.name] for finding in found if finding.name in DOUBTS), None)
+
+    def check(self, model: Any, sizes: ModelSizes, most_work: int) -> None:
         """Raise a ``ValueError``, which says what to change, for what cannot be drawn, or takes too much work.
 
         Args:
+            model: what ``sizes.build`` returned.
             sizes: of the model.
-            most_work: steps times pictures that one request may take.
+            most_work: calls of the network, times pictures, that one request may take.
         """
         for name, value, least in (("steps", self.steps, 1), ("pictures", self.count, 1), ("seed", self.seed, 0)):
-            if value != int(value) or value < least:
+            if value < least:
                 raise ValueError(f"{name} ({value}) must be a whole number, at least {least}")
         if self.seed >= 2**32:
             raise ValueError(f"seed ({self.seed}) must be below 2^32")
-        if not math.isfinite(self.guidance_scale) or abs(self.guidance_scale) > 100:
-            raise ValueError(f"guidance ({self.guidance_scale}) must be a number between -100 and 100")
+        for name, scale in (("guidance", self.guidance_scale), ("guidance of the prior", self.prior_guidance_scale)):
+            if scale is not None and (not math.isfinite(scale) or abs(scale) > 100):
+                raise ValueError(f"{name} ({scale}) must be a number between -100 and 100")
         if self.prompt is not None and len(self.prompt) > 1000:
             raise ValueError("the prompt is longer than 1,000 letters; shorten it")
-        if self.steps * self.count > most_work:
-            raise ValueError(too_much(self.steps * self.count, most_work))
         self.wanted(sizes)
-        self.how()
+        most = most_work // self.count
+        if self.steps > most or self.calls(model, sizes, most) > most:
+            raise ValueError(too_much(self, most_work))
 
 
-def too_much(work: int, most_work: int) -> str:
+def too_much(request: Request, most_work: int) -> str:
     """The message about a request that is too large."""
-    return f"{work:,} calls of the network are more than the {most_work:,} of one request; take fewer steps or pictures"
+    pictures = f"{request.count} picture{'s' * (request.count > 1)}"
+    return (
+        f"{request} for {pictures} take more than {most_work:,} calls of the network, the most for one request "
+        "(--most-work); take fewer steps or pictures, or another sampler"
+    )

@@ -11,7 +11,7 @@ import torch
 from diffusion_labs.models.ideal import IdealDenoiser
 from diffusion_labs.predictors.predictor import Predictor
 from diffusion_labs.predictors.target_predictor import TargetPredictor
-from diffusion_labs.samplers.grids import Grid, default_grid
+from diffusion_labs.samplers.grids import Grid, default_grid, karras
 from diffusion_labs.samplers.sampler import Sampler
 from diffusion_labs.schedules.noise_level import NoiseLevel
 from diffusion_labs.schedules.schedule import Schedule
@@ -217,6 +217,7 @@ def _sampler(
     )
     levels = schedule.levels(made.times())
     ratio = levels[-1].sigma / levels[-1].alpha if levels[-1].alpha > 0 else math.inf
+    other = "" if grid is karras else ", such as karras"
     if spread < least:
         return [
             Finding(
@@ -224,7 +225,7 @@ def _sampler(
                 "warning",
                 f"{found}: its steps are few, or badly placed, and the last estimate is made of {ratio:.3g} times as "
                 "much noise as signal",
-                "Take more steps, or a grid with more of them at little noise, such as karras",
+                f"Take more steps, or a grid with more of them at little noise{other}",
             )
         ]
     ratios = [(float(t.sigma / t.alpha), float(s.sigma / s.alpha)) for t, s in pairwise(levels) if t.alpha > 0]
@@ -235,7 +236,7 @@ def _sampler(
             "warning",
             f"{found}: a step goes from {before:.3g} times as much noise as signal to {after:.3g}, over which it "
             "extrapolates",
-            "Take a grid without such steps, such as karras, more steps, or a sampler such as DPMSolverPP2MSampler",
+            f"Take a grid without such steps{other}, more steps, or a sampler such as DPMSolverPP2MSampler",
         )
     ]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_labs.images import image_grid, line_plot, save_image
+from diffusion_labs.images import COLOURS, image_grid, line_plot, save_image
 
 
 def pixels(path):
@@ -117,3 +117,17 @@ def test_any_range_can_be_drawn(tmp_path, ys, log_y):
     line_plot(tmp_path / "a.png", {"one": (range(len(ys)), ys), "two": ([0], [1.0])}, "Range", log_y=log_y)
     below_legend = pixels(tmp_path / "a.png")[60:]
     assert dark_blue(below_legend).any() == (not log_y or max(ys) > 0)
+
+
+def test_measured_points_are_marked_at_equal_distances_for_equal_ratios_and_named(tmp_path):
+    file = tmp_path / "plot.png"
+    line_plot(file, {"ddim": ([2, 4, 8, 16], [1.0, 1, 1, 1])}, "Error", log_x=True, log_y=True, smoothing=1)
+    colour = [int(COLOURS[0][start : start + 2], 16) for start in (1, 3, 5)]
+    drawn = (np.array(Image.open(file)).astype(int) == colour).all(axis=2)
+    assert drawn[:70].any()  # the legend, though there is one line
+    (marked,) = np.nonzero(drawn[72:].sum(axis=0) >= 5)
+    places = [group.mean() for group in np.split(marked, np.nonzero(np.diff(marked) > 1)[0] + 1)]
+    assert len(places) == 4
+    assert np.ptp(np.diff(places)) <= 1
+    with pytest.raises(ValueError, match="no finite positive values"):
+        line_plot(file, {"ddim": ([0], [1.0])}, "Error", log_x=True)

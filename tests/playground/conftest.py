@@ -8,6 +8,7 @@ from torch import nn
 
 from diffusion_labs.playground.painting import Subject
 from diffusion_labs.pretrained import save_pretrained
+from diffusion_labs.recipes.dalle2 import DALLE2Model
 from diffusion_labs.recipes.image_diffusion import ImageModel
 from diffusion_labs.recipes.kinds import described
 from diffusion_labs.recipes.latent_model import LatentModel
@@ -19,9 +20,10 @@ PIXELS = ImageModel(
 LATENTS = LatentModel(
     (3, 16, 16), ("nought", "one"), model_channels=32, channel_mult=(1,), attention_levels=(), condition_width=32
 )
+CHAIN = DALLE2Model((1, 16, 16), image_depth=1, text_depth=1, prior_depth=1, decoder_size=8, decoder_channels=32)
 
 
-def subject(sizes: ImageModel | LatentModel, folder: Path) -> Subject:
+def subject(sizes: ImageModel | LatentModel | DALLE2Model, folder: Path) -> Subject:
     """The model of some sizes, whose output is not zero, as it comes from a folder."""
     torch.manual_seed(0)
     model = sizes.build()
@@ -42,3 +44,9 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A model of latents."""
     return subject(LATENTS, tmp_path_factory.mktemp("models") / "latents")
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """A model with a prior."""
+    return subject(CHAIN, tmp_path_factory.mktemp("models") / "chain")

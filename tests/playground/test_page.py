@@ -1,10 +1,14 @@
 """The page, asked by Gradio's own client; and opened in a browser."""
 
 import base64
-import inspect
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,19 +28,26 @@ from diffusion_labs.playground.page import build_page, launch
 from diffusion_labs.playground.painting import Subject, paint
 from diffusion_labs.playground.pictures import kept, shown
 from diffusion_labs.playground.request import Request
+from diffusion_labs.playground.visitors import Job, Visitors
 
 gradio = pytest.importorskip("gradio", reason="the playground needs gradio")
 WORDS = ["one", "ddim", "trailing", 3, 2.0]
 
 
-@pytest.fixture(scope="module")
-def address(pixels: Subject) -> Iterator[str]:
-    """Of a page that is served. Shape checks hide from Gradio that functions yield, so its answers go without."""
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Files of pages are in a folder that has to be quoted."""
     with pytest.MonkeyPatch.context() as patched:
-        for name in ("draw", "inpaint", "compare", "errors"):
-            patched.setattr(Answers, name, inspect.unwrap(getattr(Answers, name)))
-        page = build_page(pixels)
+        patched.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("a $& b %20")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def address(pixels: Subject, temporary: None) -> Iterator[str]:
+    """Of a page that is served."""
+    page = build_page(pixels)
     yield launch(page, wait=False)
+    page.visitors.close()
     page.close()
 
 
@@ -86,22 +97,27 @@ def test_visitors_at_once_get_their_own_pictures(address: str, pixels: Subject) 
 
 
 def test_gradio_is_given_files_which_it_does_not_write_again(pixels: Subject, tmp_path: Path) -> None:
-    answers = Answers(pixels, gradio.Error, gradio.Warning, tmp_path)
-    settings = [*WORDS, 7, 2]
+    answers = Answers(pixels, gradio.Error)
+    settings = [Job(tmp_path), *WORDS, 7, 2]
     layer = numpy.full((80, 80, 4), 255, dtype=numpy.uint8)
-    editor = {"background": layer[..., :3], "layers": [layer]}
-    inpainted = list(answers.inpaint(editor, *settings))
+    editor = {"background": 0 * layer[..., :3], "layers": [layer]}
     given = [
         *(picture for picture, *_ in answers.draw(*settings)),
-        *(picture for picture, *_ in inpainted),
-        *(picture for *pictures, _ in answers.compare("heun", "karras", 4, 1.0, *settings) for picture in pictures),
+        *(
+            file
+            for picture, *_, known in answers.inpaint(settings[0], editor, *settings[1:])
+            for file in (picture, known)
+        ),
+        *(
+            file
+            for first, _, second, *_ in answers.compare(settings[0], "heun", "karras", 4, 1.0, *settings[1:])
+            for file in (first, second)
+        ),
         *answers.errors(*settings),
-        answers.take(*settings)["background"],
+        *(editor["background"] for editor in answers.take(*settings)),
     ]
     files = {Path(file) for file in given if file is not None}
-    (known,) = set(tmp_path.glob("*/picture.png")) - files
-    assert str(known) in inpainted[-1][-1]
-    assert all(file.is_file() for file in files)
+    assert files == set(tmp_path.glob("*/*.png"))
 
 
 def test_a_picture_is_written_once(tmp_path: Path) -> None:
@@ -116,11 +132,17 @@ def test_a_picture_is_written_once(tmp_path: Path) -> None:
 
 
 def test_the_other_tabs_answer(client: Any, pixels: Subject) -> None:
-    first, second, apart = client.predict("heun", "karras", 4, 1.0, *WORDS, 7, 2, api_name="/compare")
+    first, about, second, other_about, apart, code = client.predict(
+        "heun", "karras", 4, 1.0, *WORDS, 7, 2, api_name="/compare"
+    )
     assert numpy.array_equal(picture(first), expected(pixels, 7))
     other = last(pixels, Request("one", None, "heun", "karras", 4, 1.0, 7, 2))
     assert numpy.array_equal(picture(second), shown(other))
     assert "difference" in apart
+    assert "3 steps of ddim on trailing" in about
+    assert "4 steps of heun on karras" in other_about
+    assert "dl.DDIMSampler" in code
+    assert "dl.HeunSampler" in code
     assert picture(client.predict(*WORDS, 7, 1, api_name="/errors")).shape[2] == 3
 
 
@@ -128,9 +150,12 @@ def test_the_other_tabs_answer(client: Any, pixels: Subject) -> None:
     ("settings", "message"),
     [
         ([*WORDS, -1, 2], "seed (-1) must be a whole number"),
-        (["one", "ddim", "trailing", 250, 2.0, 0, 16], "4,000 calls of the network are more than the 600"),
+        (["one", "ddim", "trailing", 250, 2.0, 0, 16], "take more than 600 calls of the network"),
+        (["one", "repaint", "trailing", 25, 2.0, 0, 1], "take more than 600 calls of the network"),
+        (["one", "ddim", "trailing", 3, 2.0, 1.7, 1], "seed (1.7) must be a whole number"),
+        (["one", "ddim", "trailing", 2.5, 2.0, 0, 1], "steps (2.5) must be a whole number"),
         (["two", "ddim", "trailing", 3, 2.0, 0, 1], "two is not in the list"),
-        (["one", "ddim", "all_steps", 3, 2.0, 0, 1], "all_steps makes 1000 calls"),
+        (["one", "ddim", "all_steps", 3, 2.0, 0, 1], "all_steps is not in the list"),
     ],
 )
 def test_bad_input_is_told(client: Any, settings: list[Any], message: str) -> None:
@@ -141,14 +166,132 @@ def test_bad_input_is_told(client: Any, settings: list[Any], message: str) -> No
     assert message in str(found.value)
 
 
-def test_a_sampler_that_cannot_work_is_told_of(pixels: Subject, tmp_path: Path) -> None:
-    said: list[str] = []
-    answers = Answers(pixels, gradio.Error, said.append, tmp_path)
-    list(answers.draw("one", "heun", "karras", 25, 2.0, 0, 1))
-    assert not said
-    list(answers.draw("one", "heun", "trailing", 8, 2.0, 0, 1))
-    assert "HeunSampler with eval_steps=8" in said[0]
-    assert "karras" in said[0]
+def test_the_side_that_fails_is_named(client: Any) -> None:
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="the second: 25 steps of repaint"):
+        client.predict("repaint", "trailing", 25, 1.0, *WORDS, 7, 2, api_name="/compare")
+
+
+def test_what_is_wrong_with_a_sampler_stays_beside_its_pictures(pixels: Subject, tmp_path: Path) -> None:
+    answers = Answers(pixels, gradio.Error)
+    notes = [note for _, note, *_ in answers.draw(Job(tmp_path), "one", "heun", "karras", 25, 2.0, 0, 1)]
+    assert not any("noise" in note for note in notes)
+    notes = [note for _, note, *_ in answers.draw(Job(tmp_path), "one", "heun", "trailing", 8, 2.0, 0, 1)]
+    assert all("8 steps of heun on trailing give noise" in note for note in notes)
+    compared = list(answers.compare(Job(tmp_path), "heun", "trailing", 8, 2.0, *WORDS, 0, 1))
+    assert "give noise" not in compared[-1][1]
+    assert "give noise" in compared[-1][3]
+
+
+def test_a_request_that_is_stopped_ends_with_the_picture_so_far(pixels: Subject, tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    path = Answers(pixels, gradio.Error).draw(job, "one", "ddim", "trailing", 250, 2.0, 0, 1)
+    before = threading.active_count()
+    next(path)
+    job.stop()
+    *_, (picture, note, way, code) = path
+    assert picture == way[-1]
+    assert 1 <= len(way) < 250
+    assert f"stopped after {len(way)} of 250 calls" in note
+    assert code == ""
+    assert threading.active_count() == before
+
+
+def test_a_request_takes_the_place_of_the_one_before(pixels: Subject) -> None:
+    visitors = Visitors()
+    answers = Answers(pixels, gradio.Error)
+
+    def ask(steps: int) -> Any:
+        with visitors.visitor("me").working("draw") as job:
+            return list(answers.draw(job, "one", "ddim", "trailing", steps, 2.0, 0, 1))[-1]
+
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(ask, 600)
+        while not list(visitors.folder.glob("*/*/*/*.png")):
+            threading.Event().wait(0.01)
+        *_, code = ask(3)
+        *_, way, none = long.result()
+    assert "steps=3" in code
+    assert none == ""
+    assert len(way) < 600
+    visitors.close()
+
+
+def test_files_are_as_long_as_the_page_and_of_the_last_request(pixels: Subject) -> None:
+    visitors = Visitors()
+    folder = visitors.folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    answers = Answers(pixels, gradio.Error)
+
+    def draw(session: str, seed: int) -> None:
+        with visitors.visitor(session).working("draw") as job:
+            list(answers.draw(job, *WORDS, seed, 1))
+
+    draw("other", 0)
+    for seed in (0, 1, 2):
+        draw("me", seed)
+    assert len(list(folder.glob("*/*/*/*.png"))) == 2 * 3  # the last estimate is the picture
+    with pytest.raises(gradio.Error):
+        draw("me", -1)
+    assert len(list(folder.glob("*/*/*/*.png"))) == 2 * 3
+    assert len(list(folder.glob("*/*"))) == 2
+    visitors.leave("me")
+    assert len(list(folder.glob("*/*/*/*.png"))) == 3
+    visitors.close()
+    assert not folder.exists()
+
+
+def test_pictures_are_served_from_their_place_and_go_with_the_visitor(pixels: Subject) -> None:
+    from gradio_client import Client
+
+    page = build_page(pixels)
+    folder = page.visitors.folder
+    visit = Client(launch(page, wait=False), verbose=False)
+    visit.predict(*WORDS, 7, 2, api_name="/draw")
+    assert set(folder.rglob("*.png")) == set(folder.glob("*/draw-*/*/picture.png")) != set()
+    page.visitors.close()
+    page.close()
+    assert not folder.exists()
+
+
+SIGNALLED = """
+import os, sys, threading
+from gradio_client import Client
+from diffusion_labs.playground import page
+
+def ask(address):
+    Client(address, verbose=False).submit("one", "ddim", "trailing", 250, 2.0, 0, 16, api_name="/draw")
+    while not list(folder.glob("*/*/*/*.png")):
+        threading.Event().wait(0.01)
+    os.kill(os.getpid(), int(sys.argv[2]))
+
+def launch(built, launch=page.launch, **options):
+    global folder
+    folder = built.visitors.folder
+    own = built.launch
+    def launched(**more):
+        answer = own(**more)
+        threading.Thread(target=ask, args=(answer[1],), daemon=True).start()
+        return answer
+    built.launch = launched
+    return launch(built, **options)
+
+page.launch = launch
+from diffusion_labs.cli import main
+main(["play", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_work_and_leaves_nothing(number: int, code: int, pixels: Subject, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-c", SIGNALLED, pixels.source, str(int(number))]
+    ended = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+    assert ended.returncode == code, ended.stderr
+    assert ("diffusion-labs: interrupted; go on with: diffusion-labs play" in ended.stderr) is (code == 130)
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("diffusion-labs-play-*"))
 
 
 def test_nothing_is_told_to_anybody_and_nothing_comes_from_elsewhere(pixels: Subject) -> None:
@@ -248,9 +391,26 @@ class Browser:
 
     def the_way(self, length: int) -> Any:
         """The slider, when it goes through pictures of this number."""
-        slider = self.seen("input[type=range][aria-label*='The way']")
+        slider = self.seen(".way input[type=range]")
         self.wait(lambda: slider.get_attribute("max") == str(length - 1) == slider.get_attribute("value"))
         return slider
+
+    def write(self, label: str, text: str) -> None:
+        """Fill in a field."""
+        from selenium.webdriver.common.keys import Keys
+
+        field = self.seen(f"input[type=number][aria-label*='{label}']")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text, Keys.TAB)
+
+    def screen(self) -> numpy.ndarray:
+        """What is seen where the picture is."""
+        png = self.seen(".picture").screenshot_as_png
+        return numpy.array(Image.open(io.BytesIO(png)).convert("L"))
+
+    def works(self) -> bool:
+        """Whether there is something to stop."""
+        return any(e.is_displayed() for e in self.driver.find_elements("css selector", "button.stop:enabled"))
 
     def hosts(self) -> set[str]:
         """Where anything was asked for."""
@@ -277,18 +437,52 @@ def test_a_browser_draws_inpaints_and_is_told_what_is_wrong(address: str, pixels
         browser.wait(lambda: "open_model" in browser.text)
         frames = list(paint(pixels, Request(steps=25, count=4)))
         browser.shows(frames[-1])
-        browser.the_way(len(frames)).send_keys(Keys.HOME)
+        slider = browser.the_way(len(frames))
+        slider.send_keys(Keys.HOME)
         browser.shows(frames[0])
+        slider.send_keys(*[Keys.ARROW_RIGHT] * 12, *[Keys.ARROW_LEFT] * 5)
+        browser.shows(frames[7])
         browser.driver.save_screenshot(str(tmp_path / "drawn.png"))
 
+        browser.write("Steps", "250")
+        browser.write("Pictures", "2")
+        browser.press("Draw")
+        browser.wait(browser.works)
+        browser.wait(lambda: "of 250 calls" in browser.text)
+        seen = browser.screen()
+        assert browser.works()
+        browser.driver.save_screenshot(str(tmp_path / "growing.png"))
+        assert seen.std() > 20
+        browser.press("Stop")
+        browser.wait(lambda: "stopped after" in browser.text)
+        browser.wait(lambda: not browser.works())
+        assert browser.screen().std() > 20
+        browser.driver.save_screenshot(str(tmp_path / "stopped.png"))
+        browser.write("Steps", "25")
+        browser.write("Pictures", "4")
+
         browser.open("Inpaint")
-        browser.press("Take a picture")
-        canvas = browser.seen("#editor canvas")
-        browser.seen("#editor button[aria-label=Brush]").click()
-        browser.seen("#editor button[aria-label=Undo]:enabled")
-        chain = ActionChains(browser.driver).move_to_element(canvas).click_and_hold()
-        chain.move_by_offset(30, 10).move_by_offset(-10, 20).release().perform()
-        browser.press("Inpaint")
+        (tmp_path / "words.txt").write_text("no picture")
+        browser.driver.find_element("css selector", "#editor input[type=file]").send_keys(str(tmp_path / "words.txt"))
+        alert = browser.driver.switch_to.alert
+        assert "words.txt is no picture" in alert.text
+        alert.accept()
+
+        def mark() -> None:
+            canvas = browser.seen("#editor canvas")
+            browser.seen("#editor button[aria-label=Brush]").click()
+            chain = ActionChains(browser.driver).move_to_element(canvas).click_and_hold()
+            chain.move_by_offset(30, 10).move_by_offset(-10, 20).release().perform()
+            browser.seen("#editor button[aria-label=Undo]:enabled")
+            browser.press("Inpaint")
+
+        mark()
+        browser.wait(lambda: "there is no picture" in browser.text)
+        browser.wait(lambda: not browser.works())
+        browser.press("Draw one to edit")
+        browser.wait(browser.works)
+        browser.wait(lambda: not browser.works())
+        mark()
         browser.the_way(len(frames))
         browser.wait(lambda: "read_known" in browser.text)
         taken = cells(shown(last(pixels, Request(steps=25, count=1)), padding=0), 8)
@@ -301,11 +495,13 @@ def test_a_browser_draws_inpaints_and_is_told_what_is_wrong(address: str, pixels
         browser.driver.save_screenshot(str(tmp_path / "inpainted.png"))
 
         browser.open("Draw")
-        seed = browser.seen("input[aria-label=Seed]")
-        seed.send_keys(Keys.CONTROL, "a")
-        seed.send_keys("-1", Keys.TAB)
+        before = browser.picture()
+        browser.write("Seed", "-1")
         browser.press("Draw")
         browser.wait(lambda: "seed (-1) must be a whole number" in browser.text)
+        assert numpy.array_equal(browser.picture(), before)
+        assert browser.screen().std() > 20
+        browser.wait(lambda: not browser.works())
         browser.driver.save_screenshot(str(tmp_path / "told.png"))
         assert browser.hosts() == {address.split("/")[2]}
     finally:

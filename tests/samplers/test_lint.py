@@ -115,6 +115,13 @@ def test_an_impossible_grid_is_a_finding(options, message: str) -> None:
     assert message in finding.message
 
 
+def test_the_remedy_is_not_the_grid_that_is_taken() -> None:
+    options = {"eval_steps": 2, "sampler": dl.HeunSampler}
+    for grid, named in ((dl.trailing, True), (dl.karras, False)):
+        (finding,) = dl.lint(SCHEDULES["cosine"](), dl.VPredictor, grid=grid, **options)
+        assert ("karras" in finding.remedy) is named
+
+
 @pytest.mark.parametrize("sampler", [dl.HeunSampler, dl.PLMSSampler, dl.PNDMSampler])
 def test_a_step_that_is_too_long_for_a_solver_is_measured(sampler) -> None:
     schedule = SCHEDULES["cosine"]()
