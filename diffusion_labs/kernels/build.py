@@ -77,8 +77,20 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
     function = getattr(kernels, name)
     if function.argtypes is None:
         function.argtypes = [*map(foreign, arguments), ctypes.c_int32]
-    values = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
+    values = [value if value is None or isinstance(value, int | float) else address(value) for value in arguments]
     function(*values, torch.get_num_threads())
+
+
+def address(tensor: Tensor) -> int:
+    """That of the first element.
+
+    Raises:
+        ValueError: if compiled functions cannot read it.
+    """
+    first = tensor.data_ptr()
+    if tensor.dtype is not torch.float32 or not tensor.is_cpu or (first == 0 and tensor.numel() > 0):
+        raise ValueError(f"the kernels are for tensors of float32 in memory, not {tensor.dtype} on {tensor.device}")
+    return first
 
 
 def foreign(value: Tensor | int | float | None) -> type:
