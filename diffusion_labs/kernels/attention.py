@@ -5,6 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import register_flop_formula
 
 from diffusion_labs.kernels.build import call
@@ -27,6 +29,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     """
     if mask is None and fits(q, k, v) and suited(q, k, v):
         return attention_without_gradient(q, k, v).transpose(1, 2)
+    if forward_ad._current_level >= 0:  # PyTorch's own faster ones have no forward-mode derivatives
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, mask)
 
 

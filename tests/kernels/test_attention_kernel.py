@@ -3,12 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from diffusion_labs.kernels.attention import attention, attention_without_gradient, fits
-from diffusion_labs.kernels.choice import suited
 from diffusion_labs.layers import merge_heads, split_heads_interleaved, split_heads_stacked
-from tests.kernels.comparison import assert_same_error, operators
+from tests.kernels.comparison import assert_same_error, operators, tangent
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -106,9 +104,10 @@ def test_the_operator_reads_nothing_beyond_its_tensors(grad: bool) -> None:
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_inputs_with_tangents_are_left_to_pytorch(grad: bool) -> None:
-    """Whose attention may refuse them, but does not lose them."""
-    q = torch.randn(4, 4, 64, 32)
-    assert suited(q)
-    with torch.set_grad_enabled(grad), forward_ad.dual_level():
-        assert not suited(forward_ad.make_dual(q, q))
+def test_tangents_are_those_of_the_definition(grad: bool) -> None:
+    q, k, v, direction = (torch.randn(4, 4, 64, 32) for _ in range(4))
+    expected = tangent(lambda q: definition(q, k, v), q, direction)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(tangent(lambda q: attention(q, k, v), q, direction), expected)
+        _, pushed = torch.func.jvp(lambda q: attention(q, k, v), (q,), (direction,))
+    torch.testing.assert_close(pushed, expected)
