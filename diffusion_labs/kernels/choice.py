@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from diffusion_labs.kernels.build import available
 
@@ -9,8 +10,8 @@ from diffusion_labs.kernels.build import available
 def suited(x: Tensor, *others: Tensor | None) -> bool:
     """Whether the tensors are of the kind that kernels are made for: float32 on a CPU, and nothing but tensors.
 
-    Not where PyTorch has to look into the operation: autocast, transforms of functions, subclasses of tensors that are
-    split over processes or have no memory, and exported programs, which must run without this library.
+    Not where PyTorch has to look into the operation: autocast, transforms of functions, tangents of tensors, subclasses
+    that are split over processes or have no memory, and exported programs, which must run without this library.
     """
     for tensor in (x, *others):
         if tensor is not None and not (
@@ -21,5 +22,6 @@ def suited(x: Tensor, *others: Tensor | None) -> bool:
         not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
         and available()
     )

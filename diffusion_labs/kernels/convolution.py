@@ -9,7 +9,7 @@ from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
-from diffusion_labs.kernels.operator import Operator
+from diffusion_labs.kernels.operator import Operator, Sizes, mismatch
 
 CHANNELS = 16  # a multiple of them is computed at once
 TILE = 4  # pixels per side of a tile
@@ -28,7 +28,7 @@ def convolution_3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         weight: ``[out_channels, in_channels, 3, 3]``.
         bias: ``[out_channels]``.
     """
-    if not (fits(x, weight) and suited(x, weight, bias)):
+    if not (fits(x, weight, bias) and suited(x, weight, bias)):
         return F.conv2d(x, weight, bias, padding=1)
     channels, more = weight.shape[0], -weight.shape[0] % CHANNELS
     if more == 0:
@@ -38,18 +38,34 @@ def convolution_3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return winograd_convolution(x, weight, bias, False)[:, :channels].contiguous()
 
 
-def fits(x: Tensor, weight: Tensor) -> bool:
+def fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the kernel is written for these sizes, and faster.
 
     In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
     """
-    least = LEAST_TILES if weight.shape[0] % CHANNELS == 0 else LEAST_TILES_PADDED
-    return (
-        x.dim() == 4
-        and weight.shape[1] % CHANNELS == 0
-        and x.shape[2] % TILE == x.shape[3] % TILE == 0
-        and (torch.compiler.is_compiling() or x.shape[0] * x.shape[2] * x.shape[3] >= least * TILE**2)
-    )
+    sizes = _sizes(x, weight, bias, False)
+    if sizes is None:
+        return False
+    batch, _, channels, height, width = sizes
+    least = LEAST_TILES if channels % CHANNELS == 0 else LEAST_TILES_PADDED
+    return torch.compiler.is_compiling() or batch * height * width >= least * TILE**2
+
+
+def _sizes(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Sizes | None:
+    """Samples, channels of inputs and outputs, height and width, if the tensors agree and the kernel takes them."""
+    if not x.dim() == weight.dim() == 4:
+        return None
+    batch, channels, height, width = x.shape
+    outputs, inputs, *kernel = weight.shape
+    if flipped:
+        outputs, inputs = inputs, outputs
+    if inputs != channels or inputs == 0 or height == 0 or width == 0:
+        return None
+    if inputs % CHANNELS != 0 or height % TILE != 0 or width % TILE != 0:
+        return None
+    if kernel != [3, 3] or (bias is not None and bias.shape != (outputs,)):
+        return None
+    return batch, channels, outputs, height, width
 
 
 @Operator
@@ -63,16 +79,22 @@ def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, flipped
         flipped: whether to compute the transpose.
     """
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
-    y = _output(x, weight, bias, flipped)
-    sizes = (x.shape[0], x.shape[1], y.shape[1], *x.shape[2:])
+    y, sizes = _allocate(x, weight, bias, flipped)
     call("winograd_convolution", x, weight, bias, y, *sizes, int(flipped), BLOCK)
     return y
 
 
-# Here and below not len(x), which would fix the number of samples of a graph
+def _allocate(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> tuple[Tensor, Sizes]:
+    sizes = _sizes(x, weight, bias, flipped)
+    if sizes is None or sizes[2] % CHANNELS != 0:
+        raise mismatch("winograd_convolution", x, weight, bias)
+    batch, _, channels, height, width = sizes
+    return x.new_empty(batch, channels, height, width), sizes
+
+
 @winograd_convolution.register_fake
 def _output(x: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[1 if flipped else 0], *x.shape[2:])
+    return _allocate(x, weight, bias, flipped)[0]
 
 
 @Operator
@@ -97,6 +119,10 @@ def winograd_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
 
 @winograd_weight_gradient.register_fake
 def _weights(x: Tensor, dy: Tensor) -> Tensor:
+    if x.dim() != 4 or dy.dim() != 4 or x.shape[0] != dy.shape[0] or x.shape[2:] != dy.shape[2:]:
+        raise mismatch("winograd_weight_gradient", x, dy)
+    if any(value.shape[1] % CHANNELS or value.shape[2] % TILE or value.shape[3] % TILE for value in (x, dy)):
+        raise mismatch("winograd_weight_gradient", x, dy)
     return x.new_empty(dy.shape[1], x.shape[1], 3, 3)
 
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
@@ -13,5 +14,10 @@ struct Free {
 using Buffer = std::unique_ptr<float, Free>;
 
 inline Buffer allocate(size_t count) {
-  return Buffer(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
+  Buffer buffer(static_cast<float*>(std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64)));
+  if (!buffer) {  // in a thread, whose errors nobody can catch
+    std::fprintf(stderr, "diffusion_labs: the kernels get no memory for %zu numbers\n", count);
+    std::abort();
+  }
+  return buffer;
 }

@@ -24,7 +24,7 @@ struct Mask {
 
   Mask(float rate, int64_t seed)
       : low((uint32_t)seed), high((uint32_t)(seed >> 32)), threshold((uint32_t)(rate * 2147483648.0)),
-        kept((float)(1 / (1 - rate))) {}
+        kept(rate < 1 ? 1 / (1 - rate) : 0) {}
 
   inline Vector operator()(uint32_t index) const {
     Naturals lanes;

@@ -9,23 +9,28 @@ from torch import Tensor
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
-from diffusion_labs.kernels.operator import Operator
+from diffusion_labs.kernels.operator import Operator, Sizes, mismatch
 
 LANES = 16  # numbers in the largest register
 LEAST_SIZE = 2**15  # with fewer numbers, calling the kernel costs what is saved
 HASH_BITS = 2**32 - 1
 
 
-def fits_norm(x: Tensor, *others: Tensor | None) -> bool:
+def fits_norm(x: Tensor, weight: Tensor, bias: Tensor, *others: Tensor | None) -> bool:
     """Whether ``norm`` is written for these tensors, and faster than single operations.
 
+    Scale and shift are made of the weight and the bias of the norm, ``[c]``, and of others that may be broadcast.
     In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
     """
+    if x.dim() < 3:
+        return False
+    batch, channels, *size = x.shape
+    positions = math.prod(size)
     return (
-        x.dim() > 2
-        and math.prod(x.shape[2:]) % LANES == 0
-        and (torch.compiler.is_compiling() or LEAST_SIZE <= x.numel() <= HASH_BITS)
-        and suited(x, *others)
+        positions % LANES == 0
+        and (torch.compiler.is_compiling() or LEAST_SIZE <= batch * channels * positions <= HASH_BITS)
+        and weight.numel() == bias.numel() == channels
+        and suited(x, weight, bias, *others)
     )
 
 
@@ -74,7 +79,7 @@ def random_mask(shape: torch.Size, seed: Tensor, dropout: float) -> Tensor:
     h = ((h ^ h >> 16) * 0x85EBCA6B + (seed >> 32)) & HASH_BITS
     h = (h ^ h >> 13) * 0xC2B2AE35 & HASH_BITS
     kept = (h ^ h >> 16) >> 1 >= int(dropout * 2**31)
-    return kept.reshape(shape) / (1 - dropout)
+    return kept.reshape(shape) / (1 - dropout if dropout < 1 else 1)
 
 
 @Operator
@@ -90,19 +95,40 @@ def group_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and mean and 1 / standard deviation of each group, ``[b, groups]``; see ``norm``."""
     x, scale, shift = x.contiguous(), _rows(scale), _rows(shift)
-    results = _results(x, scale, shift, seed, num_groups, eps, silu, dropout)
-    sizes = _sizes(x, num_groups, scale, shift, silu)
-    call("group_norm", x, scale, shift, *results, *sizes, eps, dropout, 0 if seed is None else int(seed))
-    return results
+    *results, sizes = _allocate(x, scale, shift, num_groups, dropout)
+    layout = (scale.stride(0), shift.stride(0), int(silu))
+    seed_value = 0 if seed is None else int(seed)
+    call("group_norm", x, scale, shift, *results, *sizes, *layout, float(eps), float(dropout), seed_value)
+    y, mean, rstd = results
+    return y, mean, rstd
 
 
 def _rows(vectors: Tensor) -> Tensor:
     """Rows that are each contiguous, as they are or copied; all are one row where one is for all samples."""
-    return vectors if vectors.stride(1) == 1 else vectors.contiguous()
+    return vectors if vectors.stride(-1) == 1 else vectors.contiguous()
 
 
-def _sizes(x: Tensor, num_groups: int, scale: Tensor, shift: Tensor, silu: bool) -> tuple[int, ...]:
-    return *x.shape[:2], math.prod(x.shape[2:]), num_groups, scale.stride(0), shift.stride(0), int(silu)
+def _sizes(x: Tensor, scale: Tensor, shift: Tensor, num_groups: Any) -> Sizes | None:
+    """Samples, channels, positions and groups, if the tensors agree and the kernel takes them."""
+    batch, channels, *size = x.shape
+    positions = math.prod(size)
+    if not scale.shape == shift.shape == (batch, channels) or positions % LANES != 0:
+        return None
+    if num_groups < 1 or channels % num_groups != 0:
+        return None
+    return batch, channels, positions, num_groups
+
+
+def _allocate(
+    x: Tensor, scale: Tensor, shift: Tensor, num_groups: int, dropout: float
+) -> tuple[Tensor, Tensor, Tensor, Sizes]:
+    sizes = _sizes(x, scale, shift, num_groups)
+    if sizes is None:
+        raise mismatch("group_norm", x, scale, shift)
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout ({dropout}) must be a rate, from 0 to 1")
+    groups = (sizes[0], num_groups)
+    return x.new_empty(x.shape), x.new_empty(groups), x.new_empty(groups), sizes
 
 
 @group_norm.register_fake
@@ -116,7 +142,7 @@ def _results(
     silu: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[0], num_groups), x.new_empty(x.shape[0], num_groups)
+    return _allocate(x, scale, shift, num_groups, dropout)[:3]
 
 
 @Operator
@@ -134,11 +160,24 @@ def group_norm_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, scale and shift, from that of the result."""
     dy, x, scale, shift = dy.contiguous(), x.contiguous(), _rows(scale), _rows(shift)
-    gradients = _gradients(dy, x, scale, shift, mean, rstd, seed, eps, silu, dropout)
-    sizes = _sizes(x, mean.shape[1], scale, shift, silu)
+    mean, rstd = mean.contiguous(), rstd.contiguous()
+    *gradients, sizes = _allocate_gradients(dy, x, scale, shift, mean, rstd)
+    layout = (scale.stride(0), shift.stride(0), int(silu))
     seed_value = 0 if seed is None else int(seed)
-    call("group_norm_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, dropout, seed_value)
-    return gradients
+    call(
+        "group_norm_gradient", dy, x, scale, shift, mean, rstd, *gradients, *sizes, *layout, float(dropout), seed_value
+    )
+    dx, d_scale, d_shift = gradients
+    return dx, d_scale, d_shift
+
+
+def _allocate_gradients(
+    dy: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Sizes]:
+    sizes = _sizes(x, scale, shift, mean.shape[1])
+    if sizes is None or dy.shape != x.shape or not mean.shape == rstd.shape == (x.shape[0], mean.shape[1]):
+        raise mismatch("group_norm_gradient", dy, x, scale, shift, mean, rstd)
+    return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape), sizes
 
 
 @group_norm_gradient.register_fake
@@ -154,7 +193,7 @@ def _gradients(
     silu: bool,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), scale.new_empty(scale.shape), shift.new_empty(shift.shape)
+    return _allocate_gradients(dy, x, scale, shift, mean, rstd)[:3]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -180,12 +219,16 @@ def _keep_first(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 def _second_backward(ctx: Any, *second: Tensor) -> tuple[Tensor | None, ...]:
     *inputs, mean, _, seed = ctx.saved_tensors
+    further = torch.is_grad_enabled()  # third derivatives are asked for: what the inputs are made of stays in the graph
     with torch.enable_grad():
-        dy, x, scale, shift = (value.detach().requires_grad_() for value in inputs)
+        dy, x, scale, shift = (
+            value.view_as(value) if further and value.requires_grad else value.detach().requires_grad_()
+            for value in inputs
+        )
         y = reference(x, scale, shift, seed, mean.shape[1], *ctx.options)
         first = torch.autograd.grad(y, (x, scale, shift), dy, create_graph=True)
         # Without SiLU nothing depends on the shift
-        gradients = torch.autograd.grad(first, (dy, x, scale, shift), second, allow_unused=True)
+        gradients = torch.autograd.grad(first, (dy, x, scale, shift), second, allow_unused=True, create_graph=further)
     return *gradients, None, None, None, None, None, None
 
 

@@ -1,12 +1,14 @@
 """Custom operators without PyTorch's dispatcher where nothing listens to it."""
 
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Sizes = tuple[Any, ...]  # of tensors: integers, or symbols of them where there is no memory
 
 
 class Operator(Generic[Arguments, Result]):
@@ -29,6 +31,12 @@ class Operator(Generic[Arguments, Result]):
         return result
 
 
+def mismatch(name: str, *tensors: Tensor | None) -> ValueError:
+    """The error of an operator that is not written for its tensors: their memory would be read beyond the end."""
+    sizes = ", ".join(str(tensor if tensor is None else tuple(tensor.shape)) for tensor in tensors)
+    return ValueError(f"{name} is not written for tensors of these sizes together: {sizes}")
+
+
 def observed() -> bool:
     """Whether operations are differentiated, compiled, traced, counted or timed."""
     return (
@@ -37,4 +45,5 @@ def observed() -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
+        or torch._C._current_graph_task_id() >= 0  # in backward passes, of which batches may be computed
     )

@@ -98,6 +98,7 @@ void pointwise(const float* x, const float* weight, const float* bias, float* y,
 // dw[out, in], the gradient of the weights, from x and dy, that of the output.
 void pointwise_weight_gradient(const float* x, const float* dy, float* dw, int64_t batch, int64_t in, int64_t out,
                                int64_t size, int64_t x_tokens, int64_t y_tokens, int32_t threads) {
+  if (in * out == 0) return;
   const Layout inputs{in, size, x_tokens != 0}, outputs{out, size, y_tokens != 0};
   threads = (int32_t)std::clamp<size_t>(MOST_SUMS / (in * out), 1, threads);
   Buffer sums = allocate(threads * in * out);  // [thread][out / PANEL][in][PANEL]

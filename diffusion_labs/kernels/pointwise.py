@@ -1,5 +1,6 @@
 """Convolution with a kernel of one position, whose inputs and outputs may be planes or tokens, and its gradients."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
-from diffusion_labs.kernels.operator import Operator
+from diffusion_labs.kernels.operator import Operator, Sizes, mismatch
 
 CHANNELS = 16  # a multiple of them is computed at once
 POSITIONS = 4  # likewise
@@ -28,20 +29,35 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor, *, from_token
     Returns:
         Planes ``[b, out_channels, n]``, or tokens ``[b, n, out_channels]``.
     """
-    if fits(x, weight, from_tokens) and suited(x, weight, bias):
+    if fits(x, weight, bias, from_tokens) and suited(x, weight, bias):
         return matrix_product(x, weight, bias, from_tokens, to_tokens, False)
     return _reference(x, weight, bias, from_tokens, to_tokens)
 
 
-def fits(x: Tensor, weight: Tensor, tokens: bool) -> bool:
+def fits(x: Tensor, weight: Tensor, bias: Tensor, tokens: bool) -> bool:
     """Whether the kernel is written for these sizes, and faster.
 
     In a graph the number of samples does not matter: it may change from call to call, and the graph is to stay.
     """
-    positions = x.shape[1 if tokens else 2]
-    return weight.shape[0] % CHANNELS == weight.shape[1] % CHANNELS == positions % POSITIONS == 0 and (
-        torch.compiler.is_compiling() or x.numel() * weight.shape[0] >= LEAST_SIZE
-    )
+    sizes = _sizes(x, weight, bias, tokens, False)
+    return sizes is not None and (torch.compiler.is_compiling() or math.prod(sizes) >= LEAST_SIZE)
+
+
+def _sizes(x: Tensor, weight: Tensor, bias: Tensor | None, tokens: bool, flipped: bool) -> Sizes | None:
+    """Samples, channels of inputs and outputs, and positions, if the tensors agree and the kernel takes them."""
+    if x.dim() != 3 or weight.dim() != 2:
+        return None
+    batch, channels, positions = x.shape
+    outputs, inputs = weight.shape
+    if tokens:
+        channels, positions = positions, channels
+    if flipped:
+        outputs, inputs = inputs, outputs
+    if inputs != channels or outputs % CHANNELS != 0 or inputs % CHANNELS != 0 or positions % POSITIONS != 0:
+        return None
+    if bias is not None and bias.shape != (outputs,):
+        return None
+    return batch, channels, outputs, positions
 
 
 def _reference(x: Tensor, weight: Tensor, bias: Tensor, from_tokens: bool, to_tokens: bool) -> Tensor:
@@ -58,20 +74,26 @@ def matrix_product(
 ) -> Tensor:
     """See ``pointwise_convolution``; if ``flipped``, the weights are ``[in_channels, out_channels]``."""
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
-    y = _output(x, weight, bias, from_tokens, to_tokens, flipped)
-    channels, size = (x.shape[2], x.shape[1]) if from_tokens else (x.shape[1], x.shape[2])
-    out = weight.shape[1 if flipped else 0]
-    layout = (int(from_tokens), int(to_tokens), int(flipped))
-    call("pointwise", x, weight, bias, y, x.shape[0], channels, out, size, *layout)
+    y, sizes = _allocate(x, weight, bias, from_tokens, to_tokens, flipped)
+    call("pointwise", x, weight, bias, y, *sizes, int(from_tokens), int(to_tokens), int(flipped))
     return y
+
+
+def _allocate(
+    x: Tensor, weight: Tensor, bias: Tensor | None, from_tokens: bool, to_tokens: bool, flipped: bool
+) -> tuple[Tensor, Sizes]:
+    sizes = _sizes(x, weight, bias, from_tokens, flipped)
+    if sizes is None:
+        raise mismatch("matrix_product", x, weight, bias)
+    batch, _, channels, positions = sizes
+    return x.new_empty(batch, *((positions, channels) if to_tokens else (channels, positions))), sizes
 
 
 @matrix_product.register_fake
 def _output(
     x: Tensor, weight: Tensor, bias: Tensor | None, from_tokens: bool, to_tokens: bool, flipped: bool
 ) -> Tensor:
-    out, size = weight.shape[1 if flipped else 0], x.shape[1 if from_tokens else 2]
-    return x.new_empty(x.shape[0], *((size, out) if to_tokens else (out, size)))
+    return _allocate(x, weight, bias, from_tokens, to_tokens, flipped)[0]
 
 
 @Operator
@@ -87,7 +109,13 @@ def matrix_product_weight_gradient(x: Tensor, dy: Tensor, from_tokens: bool, to_
 
 @matrix_product_weight_gradient.register_fake
 def _weights(x: Tensor, dy: Tensor, from_tokens: bool, to_tokens: bool) -> Tensor:
-    return x.new_empty(dy.shape[2 if to_tokens else 1], x.shape[2 if from_tokens else 1])
+    if x.dim() != 3 or dy.dim() != 3 or x.shape[0] != dy.shape[0]:
+        raise mismatch("matrix_product_weight_gradient", x, dy)
+    dw = x.new_empty(dy.shape[2 if to_tokens else 1], x.shape[2 if from_tokens else 1])
+    sizes = _sizes(x, dw, None, from_tokens, False)
+    if sizes is None or dy.shape[1 if to_tokens else 2] != sizes[-1]:
+        raise mismatch("matrix_product_weight_gradient", x, dy)
+    return dw
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_labs.kernels.build import call
 from diffusion_labs.kernels.choice import suited
-from diffusion_labs.kernels.operator import Operator
+from diffusion_labs.kernels.operator import Operator, mismatch
 
 LEAST_SIZE = 2**14  # numbers of the smaller image, with fewer of which calling the kernel costs what is saved
 
@@ -39,13 +39,16 @@ def halve(x: Tensor, factor: float) -> Tensor:
     """The sum of each 2 x 2 pixels of ``[b, c, h, w]``, times a factor."""
     x = x.contiguous()
     y = _half(x, factor)
-    call("halve", x, y, math.prod(x.shape[:2]), *x.shape[2:], factor)
+    call("halve", x, y, math.prod(x.shape[:2]), *x.shape[2:], float(factor))
     return y
 
 
 @halve.register_fake
 def _half(x: Tensor, factor: float) -> Tensor:
-    return x.new_empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
+    if x.dim() != 4 or x.shape[2] % 2 != 0 or x.shape[3] % 2 != 0:
+        raise mismatch("halve", x)
+    b, c, h, w = x.shape
+    return x.new_empty(b, c, h // 2, w // 2)
 
 
 @Operator
@@ -53,13 +56,16 @@ def repeat(x: Tensor, factor: float) -> Tensor:
     """Each pixel of ``[b, c, h, w]`` 2 x 2 times, times a factor."""
     x = x.contiguous()
     y = _double(x, factor)
-    call("repeat", x, y, math.prod(x.shape[:2]), *x.shape[2:], factor)
+    call("repeat", x, y, math.prod(x.shape[:2]), *x.shape[2:], float(factor))
     return y
 
 
 @repeat.register_fake
 def _double(x: Tensor, factor: float) -> Tensor:
-    return x.new_empty(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    if x.dim() != 4:
+        raise mismatch("repeat", x)
+    b, c, h, w = x.shape
+    return x.new_empty(b, c, 2 * h, 2 * w)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:

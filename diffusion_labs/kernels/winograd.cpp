@@ -250,6 +250,7 @@ extern "C" {
 void winograd_convolution(const float* x, const float* weight, const float* bias, float* y, int64_t batch, int64_t in,
                           int64_t out, int64_t height, int64_t width, int64_t flipped, int64_t block_tiles,
                           int32_t threads) {
+  if (batch * out * height * width == 0) return;
   const Shape s{batch, height, width};
   const int64_t panels = out / PANEL, row = s.tiles_per_strip(), all = s.strips() * row;
   const bool heavy = (all <= std::max(FEW_TILES, out) || in * out > LARGE) && panels >= threads;
@@ -300,6 +301,7 @@ void winograd_convolution(const float* x, const float* weight, const float* bias
 // dw[out, in, 3, 3], the gradient of the weights, from x and dy, that of the output.
 void winograd_weight_gradient(const float* x, const float* dy, float* dw, int64_t batch, int64_t in, int64_t out,
                               int64_t height, int64_t width, int64_t block_tiles, int32_t threads) {
+  if (in * out == 0) return;
   const Shape s{batch, height, width};
   const size_t size = POINTS * in * out;
   threads = (int32_t)std::clamp<size_t>(MOST_SUMS / size, 1, threads);

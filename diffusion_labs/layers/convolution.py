@@ -23,6 +23,8 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
+        if self.padding_mode != "zeros":  # set since, such as "circular" for textures to be tiled
+            return super().forward(input)
         return kernels.convolution_3x3(input, self.weight, self.bias)
 
 

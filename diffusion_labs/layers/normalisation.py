@@ -33,7 +33,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(num_groups, num_channels, eps=eps)
 
     def forward(self, input: Float[Tensor, "b c *d"]) -> Float[Tensor, "b c *d"]:
-        if kernels.fits_norm(input, self.weight):
+        if kernels.fits_norm(input, self.weight, self.bias):
             return kernels.norm(input, self.weight, self.bias, self.num_groups, self.eps)
 
         dtype = torch.promote_types(input.dtype, torch.float32)
@@ -62,7 +62,7 @@ class GroupNormSiLU(GroupNorm):
         shift: Float[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c *d"]:
         """Normalise, scale, shift and activate; scale and shift are 0 by default."""
-        if kernels.fits_norm(input, self.weight, scale, shift):
+        if kernels.fits_norm(input, self.weight, self.bias, scale, shift):
             factor: Tensor = self.weight
             offset: Tensor = self.bias
             if scale is not None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffusion_labs.kernels.attention import attention, attention_without_gradient, fits
 from diffusion_labs.layers import merge_heads, split_heads_interleaved, split_heads_stacked
-from tests.kernels.comparison import operators
+from tests.kernels.comparison import assert_same_error, operators, tangent
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -75,3 +75,39 @@ def test_gradients_masks_and_other_sizes_are_left_to_pytorch() -> None:
 def test_the_operator_keeps_the_rules_of_pytorch() -> None:
     q, k, v = split_heads_stacked(torch.randn(2, 16, 3 * 2 * 16), 2, 3)
     torch.library.opcheck(attention_without_gradient.registered, (q, k, v))
+
+
+def test_what_is_broadcast_is_left_to_pytorch() -> None:
+    q, k, v = (torch.randn(4, 4, 64, 32) for _ in range(3))
+    for keys, values in ((k[:1], v[:1]), (k[:, :1], v[:, :1]), (k[:1], v), (k[:1, :1], v[:, :1])):
+        torch.testing.assert_close(attention(q, keys, values), definition(q, keys, values))
+    torch.testing.assert_close(attention(q[0], k[0], v[0]), definition(q[0], k[0], v[0]))
+
+
+def test_sizes_that_do_not_agree_are_the_error_of_pytorch() -> None:
+    q, k, v = (torch.randn(4, 4, 64, 32) for _ in range(3))
+    for inputs in ((q, k[..., :16], v), (q, k[:2], v), (q, k[:, :2], v[:, :2])):
+        assert_same_error(
+            lambda inputs=inputs: attention(*inputs),
+            lambda inputs=inputs: torch.nn.functional.scaled_dot_product_attention(*inputs),
+        )
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_operator_reads_nothing_beyond_its_tensors(grad: bool) -> None:
+    q, k, v = (torch.randn(4, 4, 64, 32) for _ in range(3))
+    wrong = [(q, k[:1], v[:1]), (q, k, v[:, :, :16]), (q[..., :8], k, v), (q[0], k[0], v[0]), (q, k, v.double())]
+    with torch.set_grad_enabled(grad):
+        for inputs in wrong:
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                torch.ops.diffusion_labs.attention_without_gradient(*inputs)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_tangents_are_those_of_the_definition(grad: bool) -> None:
+    q, k, v, direction = (torch.randn(4, 4, 64, 32) for _ in range(4))
+    expected = tangent(lambda q: definition(q, k, v), q, direction)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(tangent(lambda q: attention(q, k, v), q, direction), expected)
+        _, pushed = torch.func.jvp(lambda q: attention(q, k, v), (q,), (direction,))
+    torch.testing.assert_close(pushed, expected)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_labs.kernels.convolution import convolution_3x3, winograd_convolution, winograd_weight_gradient
-from tests.kernels.comparison import error, operators
+from tests.kernels.comparison import assert_same_error, error, operators, tangent
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -117,3 +117,103 @@ def test_the_operators_keep_the_rules_of_pytorch() -> None:
     for flipped, value in ((False, x), (True, torch.randn(2, 32, 16, 16, requires_grad=True))):
         torch.library.opcheck(winograd_convolution.registered, (value, weight, None if flipped else bias, flipped))
     torch.library.opcheck(winograd_weight_gradient.registered, (x, torch.randn(2, 32, 16, 16, requires_grad=True)))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ((4, 16, 16, 16), (32, 32, 3, 3), (32,)),
+        ((4, 64, 16, 16), (32, 32, 3, 3), (32,)),
+        ((4, 32, 16, 16), (32, 32, 3, 3), (16,)),
+        ((4, 32, 16, 16), (32, 32, 3, 5), (48,)),
+        ((4, 32, 16, 16), (3, 32, 3, 3), (16,)),
+    ],
+)
+def test_sizes_that_do_not_agree_are_the_error_of_pytorch(sizes: tuple[tuple[int, ...], ...], grad: bool) -> None:
+    inputs = [torch.randn(size) for size in sizes]
+    with torch.set_grad_enabled(grad):
+        assert_same_error(lambda: convolution_3x3(*inputs), lambda: F.conv2d(*inputs, padding=1))
+
+
+def test_other_sizes_of_kernels_are_left_to_pytorch() -> None:
+    x, weight = torch.randn(4, 32, 16, 16), torch.randn(32, 32, 1, 5)
+    assert torch.equal(convolution_3x3(x, weight, None), F.conv2d(x, weight, padding=1))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_operators_read_nothing_beyond_their_tensors(grad: bool) -> None:
+    x, weight, bias = tensors(4, 32, 16, 16, 16)
+    operator = torch.ops.diffusion_labs.winograd_convolution
+    wrong = [
+        (x[:, :16], weight, bias),
+        (x, weight, bias[:8]),
+        (x, weight[:8], None),
+        (x[:, :, :15], weight, bias),
+        (x[0], weight, bias),
+        (x.double(), weight.double(), None),
+        (x, weight.double(), None),
+    ]
+    with torch.set_grad_enabled(grad):
+        for inputs in wrong:
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                operator(*inputs, False)
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                winograd_convolution(*inputs, False)
+        for dy in (x[:2], x[:, :, :8], x[:, :8], x.double()):
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                torch.ops.diffusion_labs.winograd_weight_gradient(x, dy)
+        x.untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match="memory"):
+            operator(x, weight, bias, False)
+
+
+def test_tensors_without_elements_are_taken() -> None:
+    x, weight, bias = tensors(4, 32, 16, 16, 16)
+    assert winograd_convolution(x[:0], weight, bias, False).shape == (0, 16, 16, 16)
+    assert torch.equal(winograd_weight_gradient(x[:0], x[:0]), torch.zeros(32, 32, 3, 3))
+    assert winograd_weight_gradient(x, x[:, :0]).shape == (0, 32, 3, 3)
+
+
+def test_a_compiled_convolution_takes_a_batch_of_none() -> None:
+    """In a graph the kernel is chosen for any number of samples."""
+    x, weight, bias = tensors(4, 32, 16, 16, 16)
+    compiled = torch.compile(convolution_3x3, backend="eager")
+    assert compiled(x[:0], weight, bias).shape == (0, 16, 16, 16)
+
+
+def test_memory_may_be_shared_in_any_way() -> None:
+    _, weight, bias = tensors(4, 32, 16, 16, 16)
+    numbers = torch.randn(5000)
+    for x in (
+        numbers[:16].expand(4, 32, 16, 16),
+        numbers.as_strided((4, 32, 16, 16), (7, 5, 3, 1)),
+        torch.randn(4 * 32 * 256 + 3)[3:].view(4, 32, 16, 16),
+        torch.view_as_complex(torch.randn(4, 32, 16, 16, 2)).conj().imag,
+    ):
+        assert (
+            error(
+                convolution_3x3(x, weight, bias[:1].expand(16)),
+                F.conv2d(x.double(), weight.double(), bias[:1].expand(16).double(), padding=1),
+            )
+            < TOLERANCE
+        )
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_tangents_are_those_of_pytorch(grad: bool) -> None:
+    x, weight, bias = tensors(4, 32, 16, 16, 16)
+    with torch.set_grad_enabled(grad):
+        result = tangent(lambda value: convolution_3x3(value, weight, bias), x, x)
+    assert result is not None
+    assert error(result, F.conv2d(x.double(), weight.double(), padding=1)) < TOLERANCE
+
+
+def test_gradients_of_a_batch_are_those_of_each() -> None:
+    x, weight, bias = (value.requires_grad_() for value in tensors(2, 32, 16, 16, 16))
+    y = convolution_3x3(x, weight, bias)
+    directions = torch.randn(3, *y.shape)
+    batch = torch.autograd.grad(y, (x, weight), directions, is_grads_batched=True, retain_graph=True)
+    for i, dy in enumerate(directions):
+        for value, expected in zip(batch, torch.autograd.grad(y, (x, weight), dy, retain_graph=True), strict=True):
+            torch.testing.assert_close(value[i], expected)

@@ -12,8 +12,8 @@ from diffusion_labs.kernels.normalisation import (
     random_mask,
     reference,
 )
-from diffusion_labs.layers import GroupNormSiLU
-from tests.kernels.comparison import error
+from diffusion_labs.layers import GroupNorm, GroupNormSiLU
+from tests.kernels.comparison import error, tangent
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -83,7 +83,7 @@ def test_dropout_follows_the_seed_of_torch() -> None:
         torch.manual_seed(seed)
         return layer(x)
 
-    assert fits_norm(x, layer.weight)
+    assert fits_norm(x, layer.weight, layer.bias)
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
     assert (draw(0) == 0).float().mean() == pytest.approx(0.2, abs=0.01)
@@ -103,10 +103,10 @@ def test_the_layer_equals_its_plain_path(given: str, monkeypatch: pytest.MonkeyP
         y = layer(x, **modulation)
         return [y, *torch.autograd.grad(y, values, dy)]
 
-    assert fits_norm(x, layer.weight, scale, shift)
+    assert fits_norm(x, layer.weight, layer.bias, scale, shift)
     results = run()
     monkeypatch.setenv("DIFFUSION_LABS_KERNELS", "0")
-    assert not fits_norm(x, layer.weight, scale, shift)
+    assert not fits_norm(x, layer.weight, layer.bias, scale, shift)
     for value, expected in zip(results, run(), strict=True):
         assert error(value, expected.double()) < 1e-5
 
@@ -119,3 +119,78 @@ def test_the_operators_keep_the_rules_of_pytorch() -> None:
     mean, rstd = torch.zeros(2, 32), torch.ones(2, 32)
     values = (x.detach(), *(value.detach() for value in (x, scale, shift)), mean, rstd)
     torch.library.opcheck(group_norm_gradient.registered, (*values, seed, 1e-5, True, 0.5))
+
+
+@pytest.mark.parametrize("layer", [GroupNorm(64), GroupNorm(1, num_groups=1)])
+@pytest.mark.parametrize("channels", [32, 128])
+def test_other_channels_are_the_error_of_pytorch(layer: GroupNorm, channels: int) -> None:
+    with pytest.raises(RuntimeError, match="Expected weight to be a vector of size equal to the number of channels"):
+        layer(torch.randn(4, channels, 32, 32))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_operators_read_nothing_beyond_their_tensors(grad: bool) -> None:
+    x, scale, shift = tensors(2, 32, 8, 8)
+    wrong = [
+        (x, scale[:1], shift, 16),
+        (x, scale, shift[:, :16], 16),
+        (x[..., :3], scale, shift, 16),
+        (x, scale, shift, 0),
+        (x, scale, shift, 5),
+        (x, scale.double(), shift, 16),
+        (x, scale[0], shift[0], 16),
+    ]
+    options = (1e-5, True, 0.0)
+    mean = torch.zeros(2, 16)
+    with torch.set_grad_enabled(grad):
+        for x_, scale_, shift_, groups in wrong:
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                torch.ops.diffusion_labs.group_norm(x_, scale_, shift_, None, groups, *options)
+        with pytest.raises(ValueError, match="rate"):
+            torch.ops.diffusion_labs.group_norm(x, scale, shift, None, 16, 1e-5, True, 1.5)
+        for dy, mean_, rstd in (
+            (x[:1], mean, mean),
+            (x, mean, mean[:1]),
+            (x, mean[:1], mean[:1]),
+            (x.double(), mean, mean),
+        ):
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                torch.ops.diffusion_labs.group_norm_gradient(dy, x, scale, shift, mean_, rstd, None, *options)
+
+
+def test_dropout_of_everything_leaves_nothing() -> None:
+    layer, x = GroupNormSiLU(32, dropout=1.0).train(), torch.randn(16, 32, 16, 16)
+    assert fits_norm(x, layer.weight, layer.bias)
+    assert torch.equal(layer(x), torch.zeros_like(x))
+    assert torch.equal(random_mask(torch.Size([64]), torch.tensor(3), 1.0), torch.zeros(64))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_whole_numbers_are_taken_as_numbers(grad: bool) -> None:
+    x, scale, shift = tensors(2, 32, 8, 8)
+    with torch.set_grad_enabled(grad):
+        y, *_ = group_norm(x, scale, shift, None, 16, 1, True, 0)
+    torch.testing.assert_close(y, reference(x, scale, shift, None, 16, 1.0, True, 0.0))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_tangents_are_those_of_pytorch(grad: bool) -> None:
+    layer, x = GroupNormSiLU(32), torch.randn(4, 32, 32, 32)
+    with torch.set_grad_enabled(grad):
+        result = tangent(layer, x, torch.ones_like(x) + x)
+        expected = tangent(lambda x: torch.nn.functional.silu(torch.nn.functional.group_norm(x, 32)), x, 1 + x)
+    assert result is not None
+    torch.testing.assert_close(result, expected)
+
+
+def test_third_derivatives_equal_those_of_the_reference() -> None:
+    x, scale, shift = (value.requires_grad_() for value in tensors(2, 32, 4, 4))
+
+    def third(y: Tensor) -> Tensor:
+        for _ in range(3):
+            (y,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return y
+
+    y, *_ = group_norm(x, scale, shift, None, 16, 1e-5, True, 0.0)
+    expected = third(reference(x.double(), scale.double(), shift.double(), None, 16, 1e-5, True, 0.0))
+    assert error(third(y), expected) < 1e-4

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_labs.kernels.pointwise import fits, matrix_product, matrix_product_weight_gradient, pointwise_convolution
 from diffusion_labs.layers import conv
-from tests.kernels.comparison import error
+from tests.kernels.comparison import error, tangent
 
 pytestmark = pytest.mark.usefixtures("kernels_on")
 
@@ -37,7 +37,7 @@ def test_outputs_and_gradients_equal_those_in_float64(
     exact = [value.detach().double().requires_grad_() for value in inputs]
     y = pointwise_convolution(*inputs, from_tokens=from_tokens, to_tokens=to_tokens)
     y_exact = definition(*exact, from_tokens, to_tokens)
-    assert fits(inputs[0], inputs[1], from_tokens)
+    assert fits(*inputs, from_tokens)
     assert error(y, y_exact) < TOLERANCE
     dy = torch.randn_like(y)
     for value, expected in zip(
@@ -64,7 +64,7 @@ def test_gradients_of_gradients_equal_those_in_float64(from_tokens: bool, to_tok
 @pytest.mark.parametrize(("from_tokens", "to_tokens"), LAYOUTS)
 def test_other_sizes_are_left_to_pytorch(shape: tuple[int, ...], from_tokens: bool, to_tokens: bool) -> None:
     x, weight, bias = tensors(*shape, from_tokens)
-    assert not fits(x, weight, from_tokens)
+    assert not fits(x, weight, bias, from_tokens)
     expected = definition(x, weight, bias, from_tokens, to_tokens)
     torch.testing.assert_close(
         pointwise_convolution(x, weight, bias, from_tokens=from_tokens, to_tokens=to_tokens), expected
@@ -90,3 +90,46 @@ def test_the_operators_keep_the_rules_of_pytorch(from_tokens: bool, to_tokens: b
     torch.library.opcheck(matrix_product.registered, (x, weight, bias, from_tokens, to_tokens, False))
     torch.library.opcheck(matrix_product.registered, (y, weight, None, to_tokens, from_tokens, True))
     torch.library.opcheck(matrix_product_weight_gradient.registered, (x, y, from_tokens, to_tokens))
+
+
+@pytest.mark.parametrize("channels", [32, 128])
+def test_other_channels_are_an_error(channels: int) -> None:
+    layer = conv(2, 64, 64, 1)
+    with pytest.raises(RuntimeError, match="size"):
+        layer(torch.randn(8, channels, 32, 32))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_operators_read_nothing_beyond_their_tensors(grad: bool) -> None:
+    x, weight, bias = tensors(16, 32, 64, 64)
+    wrong = [
+        (x[:, :16], weight, bias),
+        (x, weight[:8], bias[:8]),
+        (x, weight, bias[:16]),
+        (x[..., :63], weight, bias),
+        (x, weight[:16], bias),
+        (x.double(), weight, bias),
+        (x[0], weight, bias),
+    ]
+    with torch.set_grad_enabled(grad):
+        for inputs in wrong:
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                torch.ops.diffusion_labs.matrix_product(*inputs, False, False, False)
+        for dy in (x[:8], x[:, :8], x[..., :32], x.double(), x[0]):
+            with pytest.raises(ValueError, match=r"not written for|float32"):
+                torch.ops.diffusion_labs.matrix_product_weight_gradient(x, dy, False, False)
+
+
+def test_tensors_without_elements_are_taken() -> None:
+    x, weight, bias = tensors(16, 32, 64, 64)
+    assert matrix_product(x[:0], weight, bias, False, False, False).shape == (0, 64, 64)
+    assert torch.equal(matrix_product_weight_gradient(x[:0], x[:0], False, False), torch.zeros(32, 32))
+    assert matrix_product_weight_gradient(x, x[:, :0], False, False).shape == (0, 32)
+
+
+def test_tangents_are_those_of_the_definition() -> None:
+    x, weight, bias = tensors(16, 32, 64, 64)
+    with torch.no_grad():
+        result = tangent(lambda x: pointwise_convolution(x, weight, bias, from_tokens=False, to_tokens=False), x, x)
+    assert result is not None
+    torch.testing.assert_close(result, weight @ x)

@@ -63,3 +63,17 @@ def test_what_is_small_for_a_double_is_what_is_small_for_a_half() -> None:
 def test_the_operators_keep_the_rules_of_pytorch() -> None:
     for operator in (halve, repeat):
         torch.library.opcheck(operator.registered, (torch.randn(2, 3, 6, 8, requires_grad=True), 0.5))
+
+
+def test_the_operators_refuse_other_sizes_and_precisions() -> None:
+    operators = torch.ops.diffusion_labs
+    for operator, x in (
+        (operators.halve, torch.randn(2, 3, 5, 8)),
+        (operators.halve, torch.randn(2, 3, 8, 5)),
+        (operators.halve, torch.randn(3, 8, 8)),
+        (operators.repeat, torch.randn(3, 8, 8)),
+        (operators.halve, torch.randn(2, 3, 8, 8).double()),
+        (operators.repeat, torch.randn(2, 3, 8, 8).double()),
+    ):
+        with torch.no_grad(), pytest.raises(ValueError, match=r"not written for|float32"):
+            operator(x, 1.0)

@@ -27,3 +27,12 @@ def test_gradients_of_pointwise() -> None:
 
     assert gradcheck(call, arguments)
     assert gradgradcheck(call, arguments)
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect"])
+def test_padding_that_is_set_in_a_finished_network_counts(mode: str) -> None:
+    """Circular padding makes textures that can be tiled."""
+    layer, x = conv(2, 16, 16, 3, padding=1), torch.randn(4, 16, 16, 16)
+    layer.padding_mode = mode
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode=mode)
+    torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(padded, layer.weight, layer.bias))
