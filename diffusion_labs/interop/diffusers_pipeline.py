@@ -75,9 +75,9 @@ def load_diffusers_pipeline(
         variant: of the names of the weights, for example ``"fp16"``.
 
     Returns:
-        A ``LatentDiffusion``, for pixels a ``Sampler``; in eval mode and torch's default dtype. Text that is not given is "", and ``negative_<caption>`` is
-        the negative prompt. In Stable Diffusion XL what is not given is zeros, unless its index says otherwise, and
-        ``sizes`` are those of ``MicroConditioning``.
+        A ``LatentDiffusion``, for pixels a ``Sampler``; in eval mode and torch's default dtype. Text that is not given
+        is "", and ``negative_<caption>`` is the negative prompt. In Stable Diffusion XL what is not given is zeros,
+        unless its index says otherwise, and ``sizes`` are those of ``MicroConditioning``.
 
     Raises:
         FileNotFoundError: without such files.
