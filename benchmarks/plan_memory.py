@@ -1,6 +1,8 @@
-"""The memory of real updates on the CPU, beside that which a plan tells.
+"""The memory of real updates on the CPU, beside that which a plan tells: the table of docs/scaling.md.
 
 python -m benchmarks plan_memory
+
+Without the kernels, which keep less for the backward pass: a plan is of PyTorch's own operations, which run on GPUs.
 """
 
 import os
@@ -16,6 +18,8 @@ from torch import nn
 
 import diffusion_labs as dl
 from benchmarks.gates import check
+from benchmarks.markdown import table
+from diffusion_labs.kernels.build import SWITCH
 from diffusion_labs.training import Experiment, KLObjective, Objective, plan_update
 from diffusion_labs.training.device import autocast
 from diffusion_labs.training.loop import backward, clip_gradients
@@ -42,11 +46,13 @@ def measure(out: Path = Path("runs/plan_memory.json"), only: str | None = None) 
         only: a network.
     """
     report: dict[str, float] = {}
-    gates = {}
+    gates, rows = {}, []
     for name in CASES if only is None else [only]:
-        report[f"{name}_planned_mib"], report[f"{name}_measured_mib"] = planned(name) / 2**20, measured(name) / 2**20
-        report[f"{name}_ratio"] = report[f"{name}_planned_mib"] / report[f"{name}_measured_mib"]
+        plan, most = planned(name) / 2**20, measured(name) / 2**20
+        rows.append([TITLES[name], f"{plan:.0f}", f"{most:.0f}", f"{plan / most:.3f}"])
+        report |= {f"{name}_planned_mib": plan, f"{name}_measured_mib": most, f"{name}_ratio": plan / most}
         gates[f"{name}_ratio"] = GATE
+    print(table(["network", "planned, MiB", "measured, MiB", "ratio"], rows))
     check(report, gates, out)
 
 
@@ -57,7 +63,7 @@ def planned(name: str) -> int:
 
 def measured(name: str) -> int:
     """The bytes by which the resident memory of a process grows at the most in three updates."""
-    environment = {**os.environ, **GIVEN_BACK, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **GIVEN_BACK, SWITCH: "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.plan_memory", name]
     return int(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -124,6 +130,11 @@ CASES: dict[str, Callable[[float], tuple[Experiment, dict[str, Any]]]] = {
     "dit": dit,
     "adm_unet": adm_unet,
     "autoencoder": autoencoder,
+}
+TITLES = {
+    "dit": "`dit`, 384 wide, 4 blocks, 8 latents of 32 x 32",
+    "adm_unet": "`adm_unet`, 64 channels, 16 images of 32 x 32",
+    "autoencoder": "`autoencoder_kl` with its discriminator, 6 images of 64 x 64",
 }
 
 

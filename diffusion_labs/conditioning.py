@@ -118,6 +118,11 @@ def check_floating(x: Tensor) -> None:
 
 def check_timestep(timestep: Tensor, x: Tensor) -> None:
     """Raise a ``ValueError`` unless there is one time for each sample."""
+    if not isinstance(timestep, Tensor):
+        raise ValueError(
+            f"timestep is {timestep!r}, but must be a tensor [{x.shape[0]}]: one time for each sample of x; give "
+            f"torch.full(({x.shape[0]},), {timestep!r})"
+        )
     if timestep.dim() != 1 or timestep.shape[0] != x.shape[0]:
         raise ValueError(
             f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "

@@ -10,7 +10,7 @@ from diffusion_labs.adapters.combinations import Combine, linear
 from diffusion_labs.adapters.condition_dropout import ConditionDropout
 from diffusion_labs.adapters.guidance import guide, split, within
 from diffusion_labs.adapters.guidance_interval import GuidanceInterval
-from diffusion_labs.conditioning import ConditionalInputs, mask_of, negative_of, without_guidance
+from diffusion_labs.conditioning import ConditionalInputs, check_timestep, mask_of, negative_of, without_guidance
 from diffusion_labs.keeping import kept, stepped
 from diffusion_labs.output import DiffusionOutput
 
@@ -78,6 +78,7 @@ class CFGuidance(ConditionDropout):
         self, x: Tensor, timestep: Tensor, conditional_inputs: ConditionalInputs | None = None
     ) -> DiffusionOutput:
         """See ``ConditionalModule`` and the class."""
+        check_timestep(timestep, x)
         given = self.check_conditions(conditional_inputs, x)
         conditions, opposed = kept(self.prepared, given, x.shape[0], x.device)
         if self.training:

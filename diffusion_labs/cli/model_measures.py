@@ -124,8 +124,8 @@ def losses(sampler: Sampler, data: NoisedData, levels: int, seed: int, level: fl
     rows = [
         {
             "log_snr": log_snr.item(),
-            "x0": mean_interval(x0, level)._asdict(),
-            "noise": mean_interval(noise, level)._asdict(),
+            "x0": mean_interval(x0, level).within(0.0)._asdict(),
+            "noise": mean_interval(noise, level).within(0.0)._asdict(),
         }
         for log_snr, x0, noise in zip(parts[0].log_snr, x0s, noises, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Whole pipelines of diffusers: latent diffusion without text, with one encoder of it, or with two."""
+"""Whole pipelines of diffusers: of pixels, and of latents without text, with one encoder of it, or with two."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion_labs.adapters import CFGuidance, MicroConditioning
+from diffusion_labs.adapters import CFGuidance, InPainting, KnownRegion, MicroConditioning, mask_then_image
 from diffusion_labs.files import check_vacant, whole_folder, write_json
 from diffusion_labs.interop.diffusers_autoencoder import load_diffusers_autoencoder, save_diffusers_autoencoder
 from diffusion_labs.interop.diffusers_classes import DEFAULTS
@@ -17,6 +17,7 @@ from diffusion_labs.interop.diffusers_config import from_diffusers_config
 from diffusion_labs.interop.diffusers_config_written import to_diffusers_config
 from diffusion_labs.interop.diffusers_pipeline_index import (
     INDEX,
+    INPAINT,
     LATENT,
     LDM_TEXT,
     PIPELINES,
@@ -26,6 +27,7 @@ from diffusion_labs.interop.diffusers_pipeline_index import (
     checked_index,
 )
 from diffusion_labs.interop.diffusers_unet import load_diffusers_unet, save_diffusers_unet
+from diffusion_labs.models.adm_unet import ADMUNet
 from diffusion_labs.models.autoencoder import AutoencoderKL, VQModel
 from diffusion_labs.models.encoders import CLIPTextEncoder, ConcatTextEncoder, Conditioner, LDMTextEncoder
 from diffusion_labs.models.ldm import LatentDiffusion, LatentScale
@@ -44,10 +46,17 @@ def load_diffusers_pipeline(
     guidance_scale: float = 7.5,
     caption: str = "caption",
     variant: str | None = None,
-) -> LatentDiffusion:
+) -> Any:
     """Read a pipeline that diffusers saved. It need not be installed.
 
-    It may be one of Stable Diffusion (1, 2, XL), ``LDMTextToImagePipeline`` or ``LDMPipeline``.
+    It may be one of Stable Diffusion (1, 2, XL; 1 and 2 also to change images, ``image_to_image``, and to paint parts
+    of them), ``LDMTextToImagePipeline``, ``LDMPipeline``, or one of pixels, ``DDPMPipeline`` and ``DDIMPipeline``.
+
+    A ``StableDiffusionInpaintPipeline`` takes ``mask`` ``[b, 1, h, w]``, 1 where to paint, and ``masked_image``
+    ``[b, 3, h, w]`` in [-1, 1] as conditional inputs. Its network of nine channels gets them by ``InPainting``: the
+    image is then 0 where to paint, and a latent is painted of which any pixel is (diffusers looks at the first).
+    With one of four channels what is known is put back by ``KnownRegion``: the image is whole, and the mask of the
+    latents' size.
 
     Sampling ends at the estimate of clean data. That is what diffusers' ``DDIMScheduler`` does with
     ``set_alpha_to_one=True`` (the default, and not what Stable Diffusion's own configuration says: that leaves the
@@ -66,9 +75,9 @@ def load_diffusers_pipeline(
         variant: of the names of the weights, for example ``"fp16"``.
 
     Returns:
-        The system, in eval mode and torch's default dtype. Text that is not given is "", and ``negative_<caption>`` is
-        the negative prompt. In Stable Diffusion XL what is not given is zeros, unless its index says otherwise, and
-        ``sizes`` are those of ``MicroConditioning``.
+        A ``LatentDiffusion``, for pixels a ``Sampler``; in eval mode and torch's default dtype. Text that is not given
+        is "", and ``negative_<caption>`` is the negative prompt. In Stable Diffusion XL what is not given is zeros,
+        unless its index says otherwise, and ``sizes`` are those of ``MicroConditioning``.
 
     Raises:
         FileNotFoundError: without such files.
@@ -85,9 +94,15 @@ def load_diffusers_pipeline(
     name = index["_class_name"]
     pipeline = PIPELINES[name]
     network: Any = load_diffusers_unet(folder / "unet", variant=variant)
-    autoencoder, usage = load_diffusers_autoencoder(folder / pipeline.autoencoder, variant=variant)
     config = _scheduler(folder / "scheduler" / SCHEDULER, pipeline.scheduler)
     schedule, predictor, spacing = from_diffusers_config(config)
+    if not pipeline.autoencoder:
+        return sampler(network, schedule, predictor, eval_steps=eval_steps, grid=spacing).eval()
+    autoencoder, usage = load_diffusers_autoencoder(folder / pipeline.autoencoder, variant=variant)
+    channels: int = autoencoder.latent_channels
+    joined = name == INPAINT and network.conv_in.in_channels > channels
+    if joined:
+        network = InPainting(network, channels, join=mask_then_image)
     conditioner = None
     if pipeline.read_text is not None:
         encoder = pipeline.read_text(folder, variant)
@@ -96,15 +111,19 @@ def load_diffusers_pipeline(
         if name == XL:
             network = MicroConditioning(network, autoencoder.factor)
         network = CFGuidance(network, {encoder.names: 0.1}, guidance_scale=guidance_scale)
+    if name == INPAINT and not joined:
+        network = KnownRegion(network, predictor)
     made = sampler(network, schedule, predictor, eval_steps=eval_steps, grid=spacing)
-    return LatentDiffusion(autoencoder, made, conditioner, _scale(usage, name)).eval()
+    encoded = ["masked_image"] if name == INPAINT else []
+    return LatentDiffusion(autoencoder, made, conditioner, _scale(usage, name), encoded=encoded).eval()
 
 
 def save_diffusers_pipeline(model: nn.Module, folder: str | Path, *, sample_size: int | None = None) -> None:
     """Write a folder that ``DiffusionPipeline.from_pretrained`` of diffusers reads, for the same images.
 
-    A system with text is written as ``StableDiffusionPipeline``, ``StableDiffusionXLPipeline`` or
-    ``LDMTextToImagePipeline``, by its encoder; one without conditions as ``LDMPipeline``. Steps and scale of the
+    A system with text is written as ``StableDiffusionPipeline`` (with ``InPainting`` as its
+    ``StableDiffusionInpaintPipeline``), ``StableDiffusionXLPipeline`` or ``LDMTextToImagePipeline``, by its encoder;
+    one without conditions as ``LDMPipeline``. Steps and scale of the
     guidance are no part of it; see ``to_diffusers_config`` for the rest of the sampler.
 
     Args:
@@ -132,6 +151,8 @@ def save_diffusers_pipeline(model: nn.Module, folder: str | Path, *, sample_size
         names = [type(encoder).__name__ for encoder in encoders]
         raise ValueError(f"the conditioner has {names}, but {known}, and a {LATENT} none")
     name = OF_ENCODER[type(encoders[0])] if encoders else LATENT
+    if name == TEXT and type(getattr(model.sampler.model, "model", None)) is InPainting:
+        name = INPAINT
     pipeline = PIPELINES[name]
     if pipeline.scheduler:
         _check_scheduler(scheduler, model.sampler)
@@ -163,6 +184,10 @@ def _bare(network: Any, name: str) -> Any:
         nulls, network = network.constructor_arguments()["null"], network.model
     if type(network) is MicroConditioning and name == XL:
         network = network.model
+    if type(network) is InPainting and name == INPAINT:
+        if network.join is not mask_then_image:
+            raise ValueError(f"InPainting has join={network.join}, but that of diffusers is mask_then_image")
+        network = network.model
     if any(bool(null.any()) for null in nulls.values()):
         raise ValueError(f"the guidance has null values of {sorted(nulls)}, but those of diffusers are zeros or texts")
     conditions = getattr(network, "condition_shapes", {})
@@ -171,6 +196,8 @@ def _bare(network: Any, name: str) -> Any:
             f"the network takes {sorted(conditions)}, but conditions of that of a {name} are "
             f"{PIPELINES[name].conditions}"
         )
+    if not isinstance(network, ADMUNet):
+        raise ValueError(f"a {type(network).__name__} around the U-Net is no part of a {name}; leave it out")
     return network
 
 
@@ -178,11 +205,13 @@ def _notes(model: LatentDiffusion, name: str) -> dict[str, Any]:
     """What the index of a pipeline says beside its parts."""
     left_out = model.conditioner.encoders.keys() - (model.conditioner.encoded_nulls or ())
     zeros = model.conditioner.encoded_nulls is not None and bool(left_out)
-    if name in (TEXT, LDM_TEXT) and zeros:
+    if name in (TEXT, INPAINT, LDM_TEXT) and zeros:
         raise ValueError(f"no text is zeros for this conditioner, but a {name} encodes it; leave out encoded_nulls")
     nothing: dict[str, Any] = {"feature_extractor": [None, None]}
+    unchecked = {**nothing, "safety_checker": [None, None], "requires_safety_checker": False}
     return {
-        TEXT: {**nothing, "safety_checker": [None, None], "requires_safety_checker": False},
+        TEXT: unchecked,
+        INPAINT: {**unchecked, "image_encoder": [None, None]},
         XL: {**nothing, "image_encoder": [None, None], ZEROS: zeros},
         LDM_TEXT: {},
         LATENT: {},

@@ -26,7 +26,7 @@ class Pipeline(NamedTuple):
 
     Attributes:
         parts: those that are read, with the classes that they may be of; ``None`` is any scheduler.
-        autoencoder: the name of that part.
+        autoencoder: the name of that part; "" for diffusion of pixels.
         conditions: how many its network has.
         scheduler: keys that it sets, whatever its scheduler says.
         read_text: the encoder of texts in a folder, if there is one.
@@ -50,15 +50,20 @@ _TEXT_PARTS: dict[str, tuple[str, ...] | None] = {
 }
 LATENT, LDM_TEXT = "LDMPipeline", "LDMTextToImagePipeline"
 TEXT, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
+INPAINT = "StableDiffusionInpaintPipeline"
+_TEXT = Pipeline(
+    _TEXT_PARTS,
+    autoencoder="vae",
+    conditions=1,
+    scheduler={"steps_offset": 1, "clip_sample": False},
+    read_text=read_text_encoder,
+    write_text=write_text_encoder,
+)
+_PIXELS = Pipeline({"unet": ("UNet2DModel",), "scheduler": None}, autoencoder="", conditions=0)
 PIPELINES = {
-    TEXT: Pipeline(
-        _TEXT_PARTS,
-        autoencoder="vae",
-        conditions=1,
-        scheduler={"steps_offset": 1, "clip_sample": False},
-        read_text=read_text_encoder,
-        write_text=write_text_encoder,
-    ),
+    TEXT: _TEXT,
+    "StableDiffusionImg2ImgPipeline": _TEXT,
+    INPAINT: _TEXT._replace(scheduler={"steps_offset": 1}),
     XL: Pipeline(
         {**_TEXT_PARTS, "text_encoder_2": CLASSES[1:], "tokenizer_2": _TOKENIZERS},
         autoencoder="vae",
@@ -84,6 +89,8 @@ PIPELINES = {
         autoencoder="vqvae",
         conditions=0,
     ),
+    "DDPMPipeline": _PIXELS,
+    "DDIMPipeline": _PIXELS,
 }
 UNCLIP = "UnCLIPPipeline"
 UNCLIP_PARTS = {

@@ -19,7 +19,14 @@ from diffusion_labs.metrics.extractors import (
 )
 from diffusion_labs.metrics.frechet import FeatureStatistics, frechet_distance
 from diffusion_labs.metrics.inception_score import inception_score
-from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all, mean_interval
+from diffusion_labs.metrics.interval import (
+    Interval,
+    bias_corrected,
+    jackknife,
+    jackknife_all,
+    mean_interval,
+    share_interval,
+)
 from diffusion_labs.metrics.kernel_distance import kernel_distance
 from diffusion_labs.metrics.likelihood import HutchinsonTrace, bits_per_dimension, exact_trace, log_likelihood
 from diffusion_labs.metrics.loss_per_level import LossPerLevel, loss_per_level
@@ -41,6 +48,7 @@ __all__ = [
     "TorchScriptFeatures",
     "TransformersFeatures",
     "accuracy",
+    "bias_corrected",
     "bits_per_dimension",
     "clip_score",
     "copied_share",
@@ -61,6 +69,7 @@ __all__ = [
     "nearest",
     "neighbour_measures",
     "predict_classes",
+    "share_interval",
     "train_classifier",
     "within_class_distance",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion_labs.metrics.extractors import FeatureExtractor, to_bytes
 from diffusion_labs.metrics.frechet import frechet_distance
 from diffusion_labs.metrics.inception_score import inception_score
-from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all
+from diffusion_labs.metrics.interval import Interval, jackknife, jackknife_all, share_interval
 from diffusion_labs.metrics.kernel_distance import kernel_distance
 from diffusion_labs.metrics.neighbours import NeighbourMeasures, copied_share, nearest, neighbour_measures
 
@@ -70,7 +70,11 @@ def evaluate(
     half of the real images if those are fewer. The measures are ``frechet_distance``, ``kernel_distance``,
     ``precision``, ``recall``, ``density`` and ``coverage`` of the features, ``inception_score`` where the extractor has
     classes, and ``copied``, the share of samples that are copies of one of all real images, by pixels. Where the
-    interval holds the value of the other real images, the samples are as good as can be told from so many.
+    interval holds the value of the other real images, the samples are as good as can be told from so many; that of the
+    inception score, which has no real images in it, is made wider by how sure their value is.
+
+    Intervals are around the value for n images, not around that for all: a Frechet distance falls with n, and says
+    something beside that of the other real images alone. See ``bias_corrected``.
 
     Args:
         samples: ``[n, c, h, w]``, uint8, or float in [-1, 1].
@@ -104,16 +108,33 @@ def evaluate(
     def against(measure: Callable[[Tensor, Tensor], float]) -> Measured:
         return Measured(interval(measure, reference, found), measure(reference, like_samples))
 
-    measures = {"frechet_distance": against(frechet_distance), "kernel_distance": against(kernel_distance)}
+    frechet = against(frechet_distance)
+    measures = {
+        "frechet_distance": Measured(frechet.samples.within(0.0), frechet.real),
+        "kernel_distance": against(kernel_distance),
+    }
     by_neighbours = partial(neighbour_measures, neighbours=neighbours)
     of_samples = jackknife_all(by_neighbours, reference, found, level=level, groups=GROUPS, generator=generator)
     of_real = by_neighbours(reference, like_samples)
     for name, of_sample, of_other in zip(NeighbourMeasures._fields, of_samples, of_real, strict=True):
-        measures[name] = Measured(of_sample, of_other)
+        shown = of_sample.within(0.0) if name == "density" else at_least_binomial(of_sample, count, level)
+        measures[name] = Measured(shown, of_other)
     log_p, real_log_p = extractor.log_probabilities(samples), extractor.log_probabilities(other)
     if log_p is not None and real_log_p is not None:
-        measures["inception_score"] = Measured(interval(inception_score, log_p), inception_score(real_log_p))
+        score = inception_score(real_log_p)
+        more = interval(lambda a, b: inception_score(a) - inception_score(b), log_p, real_log_p)
+        of_both = Interval(*(end + score for end in more))
+        measures["inception_score"] = Measured(of_both.within(1.0, log_p.shape[1]), score)
     others = torch.cat([real[order[:count]], real[order[2 * count :]]])
     ratios, real_ratios = nearest(samples, real).ratios, nearest(other, others).ratios
-    measures["copied"] = Measured(interval(copied_share, ratios), copied_share(real_ratios))
+    measures["copied"] = Measured(share_interval(copied_share(ratios), count, level), copied_share(real_ratios))
     return Evaluation(measures, count, extractor.name, level)
+
+
+def at_least_binomial(share: Interval, count: int, level: float) -> Interval:
+    """A share of ``count`` by the jackknife, with an interval that is not narrower than if they were independent.
+
+    Where all of them or none are counted, the jackknife finds no variance.
+    """
+    least = share_interval(share.value, count, level)
+    return share._replace(low=min(share.low, least.low), high=max(share.high, least.high)).within(0.0, 1.0)

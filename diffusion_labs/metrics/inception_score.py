@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -23,7 +24,8 @@ def inception_score(log_probabilities: Tensor) -> float:
         4.0
     """
     log_p = log_probabilities.detach().cpu().double()
-    if log_p.ndim != 2 or not len(log_p) or not math.isclose(log_p.exp().sum().item(), len(log_p), rel_tol=1e-3):
+    total = log_p.exp().sum(-1)
+    if log_p.ndim != 2 or not len(log_p) or not torch.allclose(total, torch.ones_like(total), rtol=0, atol=1e-2):
         raise ValueError(f"log_probabilities {list(log_p.shape)} must be [n, classes], each row of the sum 1 after exp")
     p = log_p.exp()
     marginal = p.mean(0)

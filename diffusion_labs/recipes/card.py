@@ -83,7 +83,10 @@ def _measures(card: dict[str, Any]) -> str:
     if "clip_score" in card:
         found = card["clip_score"]
         rows["CLIP score"] = f"{interval_text(found)} | {found['real']:.5g}"
-    text = f"{card['count']} samples beside as many real images, in features of {card['extractor']}."
+    text = (
+        f"{card['count']} samples beside as many real images, in features of {card['extractor']}. Intervals are "
+        "for so many: a Frechet distance falls with more, and means something beside that of other real images."
+    )
     parts = [text, _table(rows)]
     if "bits_per_dimension" in card:
         found = card["bits_per_dimension"]

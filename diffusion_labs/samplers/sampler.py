@@ -140,10 +140,7 @@ class Sampler(nn.Module):
         Returns:
             A ``DiffusionOutput`` in train mode; the sample, ``[b, c, ...]``, in eval mode.
         """
-        if timestep is not None and not isinstance(timestep, Tensor):
-            raise TypeError(
-                f"timestep is a {type(timestep).__name__}, not a tensor; give conditional_inputs by name or third"
-            )
+        check_tensors(x, timestep)
         if self.training:
             if timestep is None:
                 raise ValueError("timestep is needed in train mode; call .eval() to sample")
@@ -258,6 +255,19 @@ class Sampler(nn.Module):
 
         shown: Iterable[Way] = tqdm(steps, desc=type(self).__name__, leave=False)
         return shown
+
+
+def check_tensors(x: Tensor, timestep: Tensor | None) -> None:
+    """Raise a ``TypeError`` for what is given in the place of noise or time, such as a text."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x is a {type(x).__name__}, not a tensor of noise; draw it by sample_prior, and give texts and classes as "
+            "conditional_inputs={name: ...}"
+        )
+    if timestep is not None and not isinstance(timestep, Tensor):
+        raise TypeError(
+            f"timestep is a {type(timestep).__name__}, not a tensor; give conditional_inputs by name or third"
+        )
 
 
 def check_eval_mode(sampler: Sampler) -> None:

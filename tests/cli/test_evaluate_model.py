@@ -4,7 +4,6 @@ import json
 import math
 from functools import partial
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from diffusion_labs.cli.model_measures import Wanted, model_table, noised
 from diffusion_labs.data import Digits
 from diffusion_labs.images import image_grid, save_image
 from diffusion_labs.metrics import clip_score, loss_per_level, train_classifier
+from diffusion_labs.metrics.interval import student_quantile
 from diffusion_labs.models.encoders import TransformersCLIP, bpe_tokenizer
 from diffusion_labs.recipes.any_images import AnyImages, load_images
 from diffusion_labs.recipes.dalle2 import DALLE2Model
@@ -48,7 +48,8 @@ def card_of(tmp_path: Path, *words: object) -> dict[str, Any]:
 
 
 def interval(values: torch.Tensor, level: float = 0.95) -> Any:
-    mean, reach = values.mean().item(), NormalDist().inv_cdf((1 + level) / 2) * values.std().item() / len(values) ** 0.5
+    deviations = student_quantile(level, len(values) - 1)
+    mean, reach = values.mean().item(), deviations * values.std().item() / len(values) ** 0.5
     return pytest.approx({"value": mean, "low": mean - reach, "high": mean + reach}, rel=1e-5)
 
 
@@ -79,7 +80,7 @@ def test_the_bits_of_pixels_that_are_gaussian_are_their_closed_form(monkeypatch:
     schedule = dl.RectifiedFlowSchedule()
     predictor = dl.FlowPredictor(schedule)
     model = dl.CFGuidance(dl.IdealDenoiser(predictor, mean, std), {})
-    sampler = dl.DDIMSampler(model, schedule, predictor, eval_steps=2)
+    sampler = dl.DDIMSampler(model, schedule, predictor, eval_steps=2).eval()
     x0 = torch.randint(0, 256, (6, 1, 2, 3)) / 127.5 - 1
     found = Wanted(levels=0, likelihood=5).measure(sampler, NoisedData(x0, {}, pixels=True), 6, 7, 0.9)
     noise = torch.stack([torch.rand(1, 2, 3, generator=torch.Generator().manual_seed(7 + i)) for i in range(5)])

@@ -90,23 +90,74 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     diffusers.DDIMScheduler(clip_sample=False).save_pretrained("checkpoint/scheduler")
 
 
+@pytest.fixture
+def pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pipelines as diffusers writes them, in the folder where the code runs."""
+    from tests.interop.test_diffusers_pipeline_images import pipeline_of, stable_diffusion_unet
+
+    monkeypatch.chdir(tmp_path)
+    unet = stable_diffusion_unet(of_2=False, in_channels=9)
+    for kind, name, parts in (("Img2Img", "stable-diffusion", {}), ("Inpaint", "inpainting", {"unet": unet})):
+        (tmp_path / kind).mkdir()
+        pipeline_of(f"StableDiffusion{kind}Pipeline", tmp_path / kind, **parts).save_pretrained(name)
+
+
+PAGE = DOCS / "migration.md"
+FROM_DIFFUSERS = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+def of_diffusers(place: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a block of code for diffusers makes, and the one that replaces it."""
+    theirs: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
+    run(blocks(PAGE, "python before")[place], str(PAGE), theirs)
+    run(blocks(PAGE)[place], str(PAGE), ours)
+    return theirs, ours
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("checkpoint")
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@FROM_DIFFUSERS
 def test_what_was_written_for_diffusers_and_what_replaces_it() -> None:
-    page = DOCS / "migration.md"
-    (train_before, sample_before), (train, sample) = blocks(page, "python before"), blocks(page)
-    for code in (train_before, train):
-        names: dict[str, Any] = {}
-        run(code, str(page), names)
+    for names in of_diffusers(0):
         assert sum(names["losses"][-5:]) < 0.7 * sum(names["losses"][:5])
         assert names["x"].shape == (10, 1, 8, 8)
         assert names["x"].isfinite().all()
-    theirs: dict[str, Any] = {}
-    ours: dict[str, Any] = {}
-    run(sample_before, str(page), theirs)
-    run(sample, str(page), ours)
+    theirs, ours = of_diffusers(2)
     torch.testing.assert_close(ours["x"], theirs["x"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("checkpoint")
+@FROM_DIFFUSERS
+def test_a_run_written_for_diffusers_and_what_replaces_it() -> None:
+    """Both learn alike, and at the learning rates that the page tells."""
+    theirs, ours = of_diffusers(1)
+    losses = [line["loss"] for line in read_metrics(Path("run"))]
+    for found in (theirs["losses"], losses):
+        assert len(found) == 30
+        assert sum(found[-5:]) < 0.7 * sum(found[:5])
+    ema, optimizer = theirs["ema"], torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    decays = [min(0.99, n / (9 + n)) for n in range(2, 31)]
+    assert [ema.get_decay(n) for n in range(2, 31)] == pytest.approx(decays)
+    assert [ours["state"].ema.decay_of(n) for n in range(2, 31)] == pytest.approx(decays)
+    their_rates = theirs["get_cosine_schedule_with_warmup"](optimizer, 5, 30).lr_lambdas[0]
+    our_rates = ours["experiment"].learning_rate
+    assert (their_rates(0), our_rates(0)) == (0, pytest.approx(1 / 6))
+    assert [our_rates(n) for n in range(5, 31)] == pytest.approx([their_rates(n) for n in range(5, 31)])
+
+
+@pytest.mark.usefixtures("checkpoint", "pipelines")
+@FROM_DIFFUSERS
+def test_images_that_begin_with_images_are_those_of_diffusers() -> None:
+    theirs, ours = of_diffusers(3)
+    torch.testing.assert_close(ours["images"], theirs["images"], rtol=0, atol=1e-4)
+    ours["system"].sampler.progress_bar = False
+    run(blocks(PAGE)[4], str(PAGE), ours)
+    loaded = dl.load_diffusers_pipeline("inpainting", eval_steps=10, guidance_scale=5.0)
+    loaded.sampler.progress_bar = False
+    given = {"caption": ["a cat"], "mask": ours["mask"], "masked_image": ours["known"]}
+    torch.testing.assert_close(loaded(ours["noise"], conditional_inputs=given), ours["painted"])
 
 
 def tables(page: str) -> list[list[list[str]]]:
@@ -122,13 +173,13 @@ def names_in(cell: str) -> list[str]:
 
 def test_the_names_of_diffusers_exist() -> None:
     diffusers = pytest.importorskip("diffusers", reason="the page is about diffusers")
-    schedulers, _, _, models, _ = tables("migration.md")
+    _, _, schedulers, _, _, models, _ = tables("migration.md")
     theirs = {*dir(diffusers), *dir(diffusers.schedulers)}
     assert {name for row in [*schedulers, *models] for name in names_in(row[0])} <= theirs
 
 
 def test_the_new_names_are_ours() -> None:
-    schedulers, keys, _, models, torchmultimodal = tables("migration.md")
+    _, _, schedulers, keys, _, models, torchmultimodal = tables("migration.md")
     cells = [row[1] for row in schedulers] + [cell for row in models for cell in row[1:]]
     cells += [row[1] for row in torchmultimodal]
     named = {name for cell in cells for name in names_in(cell)}
@@ -138,7 +189,7 @@ def test_the_new_names_are_ours() -> None:
 
 def test_the_keys_of_schedulers_become_what_the_page_says() -> None:
     """Each row that names a table of betas or a predictor is one that ``from_diffusers_config`` reads so."""
-    _, keys, *_ = tables("migration.md")
+    _, _, _, keys, *_ = tables("migration.md")
     checked = 0
     for old, new in keys:
         match = re.fullmatch(r'`(beta_schedule|prediction_type)="(\w+)"`', old)

@@ -72,8 +72,9 @@ def stable_diffusion(folder: Path, of_2: bool = False, **changes: Any) -> Any:
     return pipeline
 
 
-def stable_diffusion_unet(of_2: bool) -> Any:
+def stable_diffusion_unet(of_2: bool, in_channels: int = 4) -> Any:
     unet = diffusers.UNet2DConditionModel(
+        in_channels=in_channels,
         block_out_channels=(8, 16),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),

@@ -1,5 +1,6 @@
 """An evaluation finds real images as good as real ones, and says what is wrong with others."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from diffusion_labs.metrics import (
     TorchScriptFeatures,
     evaluate,
     frechet_distance,
+    share_interval,
     train_classifier,
 )
 
@@ -41,6 +43,43 @@ def test_real_images_are_as_good_as_real_images(extractor, digits_data) -> None:
         assert measured.samples.low <= measured.samples.value <= measured.samples.high
         assert abs(measured.samples.value - measured.real) < 0.1 * max(1.0, abs(measured.real)), name
     assert found.measures["copied"].samples.value <= found.measures["copied"].real + 0.02
+
+
+def test_intervals_are_where_figures_can_be_and_none_is_empty(extractor, digits_data) -> None:
+    images, _ = digits_data
+    measures = evaluate(images[:60], images[100:220], extractor).measures
+    for name, (low, high) in {
+        "frechet_distance": (0, math.inf),
+        "density": (0, math.inf),
+        "inception_score": (1, 10),
+        **dict.fromkeys(("precision", "recall", "coverage", "copied"), (0, 1)),
+    }.items():
+        found = measures[name].samples
+        assert low <= found.low < found.high <= high, name
+    assert measures["copied"].samples == share_interval(0.0, 60)
+
+
+class FixedFeatures:
+    """Four of the values of an image, and classes that are linear in them."""
+
+    name = "fixed"
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1).double()[:, :4] / 64
+
+    def log_probabilities(self, images: Tensor) -> Tensor:
+        return self.features(images).log_softmax(1)
+
+
+def test_as_good_a_model_has_the_inception_score_of_real_images_in_its_interval() -> None:
+    """The interval of the score alone would hold it in 0.84: the real images' is as uncertain."""
+    generator = torch.Generator().manual_seed(0)
+    inside = 0
+    for seed in range(60):
+        samples, real = (torch.randint(256, (n, 1, 2, 2), generator=generator).byte() for n in (40, 80))
+        score = evaluate(samples, real, FixedFeatures(), seed=seed).measures["inception_score"]
+        inside += score.samples.low <= score.real <= score.samples.high
+    assert inside >= 55
 
 
 def test_noise_copies_and_one_class_are_told_apart(extractor, digits_data) -> None:

@@ -23,7 +23,10 @@ def test_entropy_of_the_mean_less_the_mean_of_entropies():
     assert inception_score(log_p) == pytest.approx(information.exp().item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 4), torch.zeros(4), torch.zeros(0, 4)])
+BALANCED = torch.tensor([[0.5, 0.25], [0.75, 0.5]]).log()  # rows of the sums 0.75 and 1.25
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(3, 4), torch.zeros(4), torch.zeros(0, 4), BALANCED])
 def test_what_is_no_distribution_is_refused(bad):
     with pytest.raises(ValueError, match="log_probabilities"):
         inception_score(bad)

@@ -11,7 +11,7 @@ from diffusion_labs.models.encoders import Conditioner
 from diffusion_labs.models.ldm.latent_scale import LatentScale
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.randomness import Generators, randn_like
-from diffusion_labs.samplers.sampler import NoiseSource, Sampler
+from diffusion_labs.samplers.sampler import NoiseSource, Sampler, check_tensors
 
 Conditions = Mapping[str, Any]
 Call = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
@@ -99,6 +99,7 @@ class LatentDiffusion(nn.Module):
         Returns:
             A ``DiffusionOutput`` in train mode; images ``[b, c, ...]`` in eval mode.
         """
+        check_tensors(x, timestep)
         conditions = self.condition(conditional_inputs, x)
         output: Any = self.sampler(x, timestep, conditions, generator=generator, start=start)
         return output if self.training else self.decode(output)
