@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs, for_sampling
+from diffusion_labs.conditioning import ConditionalInputs, check_output, for_sampling
 from diffusion_labs.keeping import Memory, call_with, in_steps
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
@@ -139,6 +139,10 @@ class Sampler(nn.Module):
 
         Returns:
             A ``DiffusionOutput`` in train mode; the sample, ``[b, c, ...]``, in eval mode.
+
+        Raises:
+            TypeError: if the model returns something else than a ``DiffusionOutput``.
+            ValueError: if its prediction has another shape than x.
         """
         if timestep is not None and not isinstance(timestep, Tensor):
             raise TypeError(
@@ -159,6 +163,7 @@ class Sampler(nn.Module):
     ) -> DiffusionOutput:
         """The model's output at one time."""
         output: DiffusionOutput = self.model(x, timestep, conditional_inputs)
+        check_output(output, x, self.model)
         return output
 
     @torch.no_grad()
@@ -239,6 +244,7 @@ class Sampler(nn.Module):
             time = known.get(level.t)
             time = level.t.expand(xt.shape[0]) if time is None else time
             output = call_with(memory, model, xt, time, conditional_inputs)
+            check_output(output, xt, model)
             x0, eps = predictor.denoise_at(output.prediction, xt, level)
             if output.renoise_prediction is not None:
                 eps = predictor.denoise_at(output.renoise_prediction, xt, level).eps
