@@ -140,9 +140,9 @@ def check_output(output: object, x: Tensor, model: nn.Module) -> None:
         )
     if output.prediction.shape != x.shape:
         raise ValueError(
-            f"{type(model).__name__} predicts {list(output.prediction.shape)} for x of shape {list(x.shape)}; they must "
-            "be equal. A network that gets more channels than the data has, as in InPainting, has out_channels of the "
-            "data's"
+            f"{type(model).__name__} predicts {list(output.prediction.shape)} for x of shape {list(x.shape)}; they "
+            "must be equal. A network that gets more channels than the data has, as in InPainting, has out_channels of "
+            "the data's"
         )
 
 

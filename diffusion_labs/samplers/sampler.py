@@ -11,7 +11,7 @@ from diffusion_labs.conditioning import ConditionalInputs, check_output, for_sam
 from diffusion_labs.keeping import Memory, call_with, in_steps
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
-from diffusion_labs.randomness import Generators, KeyedGenerator, of_draw, randn_like
+from diffusion_labs.randomness import Generators, KeyedGenerator, check_generators, of_draw, randn_like
 from diffusion_labs.samplers.brownian import BrownianNoise
 from diffusion_labs.samplers.grids import Grid, default_grid, grid_times
 from diffusion_labs.schedules.noise_level import NoiseLevel
@@ -88,6 +88,8 @@ class Sampler(nn.Module):
                 )
         if predictor.schedule is not schedule:
             raise ValueError("the predictor has another schedule than the sampler; give both the same object")
+        if grid is not None and not callable(grid):
+            raise TypeError(f"grid is {grid!r}; give the function, such as diffusion_labs.karras")
         self.model = model
         self.schedule = schedule
         self.predictor = predictor
@@ -192,6 +194,8 @@ class Sampler(nn.Module):
         start: float | None,
     ) -> Iterator[Tensor]:
         source = generator.from_its_start() if isinstance(generator, BrownianNoise) else generator
+        if not callable(source):  # also where no step draws
+            check_generators(source, len(x))
         draws = count()
 
         def noise(t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:

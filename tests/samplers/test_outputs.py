@@ -30,9 +30,7 @@ class Returning(nn.Module):
 def test_another_output_than_the_data_is_named(function, error: type[Exception], message: str) -> None:
     """One channel for two would broadcast, and every number would be wrong."""
     schedule = dl.CosineSchedule()
-    sampler = dl.DDIMSampler(
-        Returning(function), schedule, dl.VPredictor(schedule), eval_steps=2, progress_bar=False
-    )
+    sampler = dl.DDIMSampler(Returning(function), schedule, dl.VPredictor(schedule), eval_steps=2, progress_bar=False)
     x = torch.randn(2, 2)
     with pytest.raises(error, match=message):
         sampler.train()(x, torch.full((2,), 0.5))
