@@ -163,3 +163,40 @@ def test_what_is_interrupted_elsewhere_tells_it_too(capsys, monkeypatch) -> None
     monkeypatch.setattr("diffusion_labs.cli.recipe.prepare_run", interrupted)
     assert mistake(capsys, "sample", "my run", code=130).endswith("go on with: diffusion-labs sample 'my run'")
     assert mistake(capsys, "train", "digits", code=130).endswith("go on with: diffusion-labs train digits --resume")
+
+
+OWN = '''
+def own(steps: int = 5):
+    """A recipe."""
+
+
+def untyped(steps=5):
+    """A recipe whose options have no types."""
+
+
+class NoSampler:
+    """Something else."""
+'''
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train nowhere.py", "there is no file nowhere.py"),
+        ("plan nowhere:recipe", "there is no module nowhere"),
+        ("train own.py:owm", "unknown name 'owm'; did you mean 'own'?"),
+        ("train own.py --stesp 3", "did you mean --steps?"),
+        ("train own.py:untyped", "arguments without types, of which its options are made: ['steps']"),
+        ("sample {run} --sampler own.py:NoSampler", "which is no sampler"),
+        ("sample {run} --sampler random.py:Random", "random.py has the name of another module"),
+    ],
+)
+def test_what_is_wrong_with_names_of_own_files(
+    digits_run: Path, tmp_path: Path, capsys, monkeypatch, words: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    for file in ("own.py", "random.py"):
+        Path(file).write_text(OWN)
+    assert message in mistake(capsys, *words.format(run=digits_run).split())
