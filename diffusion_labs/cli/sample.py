@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from diffusion_labs.cli import UserError
+from diffusion_labs.cli import UserError, check_out
 from diffusion_labs.cli.parsing import parse
 
 
@@ -71,6 +71,7 @@ def sample(
     path = out or run_dir / "samples" / f"{file_name(prompt) or class_name or 'all'}-seed-{seed}.png"
     if path.suffix.lower() not in (".png", ".jpg", ".webp"):
         raise UserError(f"--out is {path}; its name must end in .png, .jpg or .webp")
+    check_out(out)
     for name, scale in (("guidance-scale", guidance_scale), ("prior-guidance-scale", prior_guidance_scale)):
         if scale is not None and not math.isfinite(scale):
             raise UserError(f"--{name} is {scale}; it must be a number")

@@ -20,6 +20,9 @@ KINDS = {
 }
 
 
+FITTED = ("fitted", "FittedSampler")  # has weights only where it was fitted
+
+
 class Component(NamedTuple):
     """A public class or function.
 
@@ -42,6 +45,8 @@ def components(kind: str) -> Mapping[str, Component]:
     folder, ending = KINDS[kind]
     found = {}
     for module, name in _public(folder):
+        if name in FITTED:
+            continue
         node = _definition(PACKAGE / folder / f"{module}.py", name)
         if ending is None:
             if isinstance(node, ast.FunctionDef) and [one.arg for one in node.args.args[:2]] == ["schedule", "steps"]:
@@ -61,6 +66,8 @@ def find_component(kind: str, name: str) -> Any:
     known = components(kind)
     own = {component.name: component for component in known.values()}
     if name not in known and name not in own:
+        if name in FITTED:
+            raise ValueError(f"'{name}' is made by FittedSampler.fit, in Python; without, it is ddim")
         raise ValueError(unknown(kind.removesuffix("s"), name, known))
     return (known.get(name) or own[name]).load()
 
