@@ -49,6 +49,7 @@ def noised_at(*times: float) -> torch.Tensor:
     ("call", "error", "message"),
     [
         (lambda: of_classes(NUM_CLASSES + 1, 0), ValueError, f"'class' is .* and {NUM_CLASSES} for none"),
+        (lambda: dl.ClassEmbedding(3, 4)(torch.tensor([4])), ValueError, r"'class_token' is \[4\], .* 3 for none"),
         (lambda: of_classes(0, -1), ValueError, r"'class' is \[0, -1\]"),
         (lambda: dl.CFGuidance(network(), dropout=0.1), TypeError, r"dropout \(0.1\) must be probabilities by name"),
         (lambda: dl.adm_unet(classes=10), TypeError, r"classes \(10\) must be sizes by name"),

@@ -61,6 +61,7 @@ class Sampler(nn.Module):
         progress_bar: show the progress of eval mode.
 
     Raises:
+        TypeError: if a schedule, predictor or grid is something else.
         ValueError: if ``predictor`` has another schedule, or the grid is not strictly decreasing
             within the schedule.
 
