@@ -41,7 +41,8 @@ class ConditionalModule(nn.Module):
 
         Args:
             x: noisy data, ``[b, c, ...]``.
-            timestep: the time of each sample, ``[b]``.
+            timestep: the time of each sample, ``[b]``: float64 of continuous schedules, int64 of discrete ones, but
+                float64 where a solver or a grid goes between their steps.
             conditional_inputs: tensors by name, each with the batch as its first dimension.
 
         Raises:
@@ -127,6 +128,26 @@ def check_timestep(timestep: Tensor, x: Tensor) -> None:
         raise ValueError(
             f"timestep has shape {list(timestep.shape)}, but must be [{x.shape[0]}]: one time for each "
             "sample of x; use timestep.expand"
+        )
+
+
+def check_output(output: object, x: Tensor, model: nn.Module) -> None:
+    """Raise unless a model returned a ``DiffusionOutput`` that predicts something of the shape of its input.
+
+    Raises:
+        TypeError: if it returned something else.
+        ValueError: if the prediction has another shape.
+    """
+    if not isinstance(output, DiffusionOutput):
+        raise TypeError(
+            f"{type(model).__name__} returned a {type(output).__name__}; return DiffusionOutput(prediction), with a "
+            "prediction of the shape of x"
+        )
+    if output.prediction.shape != x.shape:
+        raise ValueError(
+            f"{type(model).__name__} predicts {list(output.prediction.shape)} for x of shape {list(x.shape)}; they "
+            "must be equal. A network that gets more channels than the data has, as in InPainting, has out_channels of "
+            "the data's"
         )
 
 

@@ -45,8 +45,7 @@ def of_draw(number: int, generator: Generators | KeyedGenerator) -> Generators |
 
 def keyed_uniform(shape: Sequence[int], generator: KeyedGenerator) -> Tensor:
     """Numbers in (0, 1) of a shape ``[b, ...]``: float64, of 52 bits; float32, of 23, where there is no float64."""
-    if shape[0] != len(generator.keys):
-        raise ValueError(f"got {len(generator.keys)} keys for a batch of {shape[0]}; give one per sample")
+    check_generators(generator, shape[0])
     keys = fold_in(generator.keys, generator.stream)
     counts = torch.arange(1, math.prod(shape[1:]) + 1, device=keys.device)
     bits = _mixed(keys[:, None] + GAMMA * counts).reshape(tuple(shape))
@@ -128,13 +127,29 @@ def randn(
         return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
     if isinstance(generator, KeyedGenerator):
         return keyed_normal(shape, generator).to(device, dtype or torch.get_default_dtype())
+    check_generators(generator, shape[0])
+    return torch.stack([randn(shape[1:], one, dtype=dtype, device=device) for one in generator])
+
+
+def check_generators(generator: Generators | KeyedGenerator, batch: int) -> None:
+    """Raise unless it is what ``randn`` takes for so many samples.
+
+    Raises:
+        TypeError: if it is no generator, nor a list of them.
+        ValueError: if it is not one for each sample.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    if isinstance(generator, KeyedGenerator):
+        if batch != len(generator.keys):
+            raise ValueError(f"got {len(generator.keys)} keys for a batch of {batch}; give one per sample")
+        return
     if not hasattr(generator, "__len__") or not all(isinstance(one, torch.Generator) for one in generator):
         raise TypeError("generator must be a torch.Generator or a list of them; seeded([5, 6]) makes them from seeds")
-    if len(generator) != shape[0]:
+    if len(generator) != batch:
         raise ValueError(
-            f"got {len(generator)} generators for a batch of {shape[0]}; give one torch.Generator, or one per sample"
+            f"got {len(generator)} generators for a batch of {batch}; give one torch.Generator, or one per sample"
         )
-    return torch.stack([randn(shape[1:], one, dtype=dtype, device=device) for one in generator])
 
 
 def randn_like(x: Tensor, generator: Generators | KeyedGenerator = None) -> Tensor:

@@ -161,6 +161,9 @@ class CFGuidance(ConditionDropout):
         if unknown:
             raise ValueError(f"guidance_scale names {sorted(unknown)}, but only {sorted(self.guided)} are guided")
 
+        if any(isinstance(value, str) for value in by_names.values()):
+            raise TypeError(f"guidance_scale ({scale!r}) must be a number, or numbers by name")
+
         named = [name for name in scaled if name in given or negative_of(name) in given]
         counting = {names: value for names, value in by_names.items() if value != 0 and set(named) & set(names)}
         left_out = [[name for name in named if name not in names] for names in counting]

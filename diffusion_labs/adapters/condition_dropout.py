@@ -25,6 +25,8 @@ class ConditionDropout(Adapter):
         dropout: Mapping[str | tuple[str, ...], float],
         null: Mapping[str, Tensor | float] | None = None,
     ) -> None:
+        if not isinstance(dropout, Mapping):
+            raise TypeError(f"dropout ({dropout!r}) must be probabilities by name, such as {{'class': 0.1}}")
         groups = tuple(((key,) if isinstance(key, str) else key, p) for key, p in dropout.items())
         guided = tuple(name for names, _ in groups for name in names)
         understood: frozenset[str] = getattr(model, "condition_names", None) or frozenset()

@@ -77,6 +77,7 @@ def convert(
         write_guided_diffusion,
         write_torchmultimodal,
     )
+    from diffusion_labs.interop.diffusers_folder import WRITERS as DIFFUSERS
     from diffusion_labs.interop.diffusers_folder import write_diffusers
     from diffusion_labs.pretrained import save_pretrained
     from diffusion_labs.recipes.card import model_card
@@ -102,6 +103,11 @@ def convert(
     try:
         if (source / RUN_FILE).is_file() and preset is None and like is None:
             model, sizes = load_run(source, sigma_rel=sigma_rel)
+            if name == "diffusers" and type(model) not in DIFFUSERS:
+                raise UserError(
+                    f"{source} has a {type(model).__name__}, for which diffusers has no class; leave --to out for a "
+                    "folder of ours, or end DST in .pt2 for a program"
+                )
             told = {"sizes": described(sizes), "recipe": read_run(source)["recipe"]}
             card = model_card(source, license=license, name=str(target))
             writers["own"] = partial(save_pretrained, about=told, card=card)

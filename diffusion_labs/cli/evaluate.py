@@ -6,8 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from diffusion_labs.cli import UserError
+from diffusion_labs.cli import UserError, check_out
 from diffusion_labs.cli.parsing import parse
+from diffusion_labs.spelling import nearest
+
+CLASSIFIER = "classifier"
+FILES = (".pt", ".pth", ".ts")  # of TorchScript networks
 
 
 def run(words: Sequence[str]) -> None:
@@ -66,6 +70,8 @@ def evaluate_samples(
 
     if count < 1 or steps < 1:
         raise UserError(f"--count ({count}) and --steps ({steps}) must be at least 1")
+    check_out(out)
+    check_features(features)
     try:
         with joined() as world:  # over gloo: what they exchange is on the CPU
             evaluation, card = evaluated(
@@ -90,3 +96,13 @@ def evaluate_samples(
     print(table(evaluation))
     print(model_table(card), end="")
     print(path)
+
+
+def check_features(features: str) -> None:
+    """Refuse a misspelt name, or a file that is not there, before the hub is asked for it."""
+    if features == CLASSIFIER or Path(features).exists():
+        return
+    if features.endswith(FILES):
+        raise UserError(f"--features is {features}, and there is no such file")
+    if nearest(features, [CLASSIFIER]):
+        raise UserError(f"unknown features '{features}'; did you mean '{CLASSIFIER}'?")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.cli import UserError
+from diffusion_labs.cli.evaluate import CLASSIFIER, FILES
 from diffusion_labs.cli.model_measures import Wanted, noised, score_by_clip
 from diffusion_labs.files import tensors_sha256
 from diffusion_labs.metrics import (
@@ -22,6 +23,7 @@ from diffusion_labs.metrics import (
     evaluate,
     train_classifier,
 )
+from diffusion_labs.metrics.evaluation import check_counts
 from diffusion_labs.metrics.processes import FeaturesInParts, in_parts
 from diffusion_labs.recipes.any_images import AnyImages, load_images
 from diffusion_labs.recipes.drawing import draw
@@ -52,7 +54,7 @@ def evaluated(
     """
     drawn = (source / RUN_FILE).is_file()
     more: dict[str, Any] = {}
-    read = max(2 * count, CLASSIFIED) if features == "classifier" else 2 * count
+    read = max(2 * count, CLASSIFIED) if features == CLASSIFIER else 2 * count
     if drawn:
         model, sizes = load_run(source, device)
         check_complete(sizes)
@@ -60,9 +62,11 @@ def evaluated(
         if size not in (None, height):
             raise UserError(f"--size is {size}, but the model draws {height} pixels; leave it out")
         real = load_images(reference, height, channels, count=read, seed=seed)
+        check_counts(count, len(real.images))
         wanted = conditions_like(real, sizes, count, seed)
         data = noised(model, sizes, real, max(count, asked.likelihood or 0), seed)
         asked.check(sizes, data, real)
+        measured_in = FeaturesInParts(extractor(features, real, seed, device))  # or an error, before anything is drawn
         drawing = partial(draw, model, sizes, guidance_scale=guidance_scale, steps=steps)
         bar = current_world().main
         parts = in_parts(count, lambda a, b: drawing(wanted[a:b], seed=seed + a, progress_bar=bar))
@@ -82,13 +86,17 @@ def evaluated(
             more["clip_score"] = score_by_clip(asked.clip, samples, real, chosen_like(real, count, seed), level, device)
     else:
         asked.check_folder(source)
+        if not source.exists() or (source.is_dir() and not any(source.iterdir())):
+            what = "is empty" if source.exists() else "does not exist"
+            raise UserError(f"{source} {what}; give the folder of a run, or images")
         if size is None:
             raise UserError(f"{source} is no run; give --size, to which its images and those of --reference are scaled")
         channels = 3
         samples = load_images(source, size, channels, count=count, seed=seed).images
         real = load_images(reference, size, channels, count=read, seed=seed)
+        check_counts(len(samples), len(real.images))
+        measured_in = FeaturesInParts(extractor(features, real, seed, device))
         how = {"folder": str(source), "sha256": tensors_sha256({"x": samples})}
-    measured_in = FeaturesInParts(extractor(features, real, seed, device))
     evaluation = evaluate(samples, real.images, measured_in, level=level, seed=seed)
     card = {
         **evaluation.as_data(),
@@ -127,9 +135,9 @@ def conditions_like(real: AnyImages, sizes: Any, count: int, seed: int) -> Tenso
 
 def extractor(features: str, real: AnyImages, seed: int, device: str) -> FeatureExtractor:
     """What ``--features`` says."""
-    if features.endswith((".pt", ".pth", ".ts")):
+    if features.endswith(FILES):
         return TorchScriptFeatures(Path(features), device=device)
-    if features != "classifier":
+    if features != CLASSIFIER:
         return TransformersFeatures(features, device=device)
     if real.labels is None or len(real.class_names) < 2:
         raise UserError(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from diffusion_labs.cli import UserError
+from diffusion_labs.spelling import unknown
 
 T = TypeVar("T")
 BORDERS = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")  # of tyro's boxes; on terminals without Unicode there are none
@@ -51,6 +52,10 @@ def in_one_line(box: str) -> str:
     lines = itertools.dropwhile(is_rule, rows)
     message = " ".join(row.strip() for row in itertools.takewhile(lambda row: not is_rule(row), lines) if is_near(row))
     meant = re.search(r"Perhaps you meant:\W*?(--[\w-]+)", box)
+    choice = re.match(r"Invalid choice '(.*)' for argument '(--[\w-]+)'\. Expected one of \((.*)\)", message, re.I)
+    if choice:
+        known = sorted(set(re.findall(r"'(.*?)'", choice[3])) - {"None"})
+        return f"{choice[2]}: {unknown('choice', choice[1], known)}"
     message = message[:1].lower() + message[1:].rstrip(".")
     return f"{message}; did you mean {meant[1]}?" if meant else message
 

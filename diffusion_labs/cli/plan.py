@@ -15,6 +15,8 @@ The exit code is 0 if all stages fit, and 1 if one does not.
 recipes:
 {recipes}
 
+Or a recipe of your own: FILE.py, with a function of the same name, or FILE.py:FUNCTION.
+
 `diffusion-labs plan RECIPE --help` tells the options of a recipe.
 """
 

@@ -38,6 +38,8 @@ def play(
 
     if most_work < 1:
         raise UserError(f"--most-work is {most_work}; it must be at least 1")
+    if port is not None and not 0 < port < 2**16:
+        raise UserError(f"--port is {port}; it must be from 1 to {2**16 - 1}")
     try:
         model, sizes = open_model(source, device)
         check_complete(sizes)

@@ -16,6 +16,7 @@ from diffusion_labs.cli.mistakes import MISTAKES
 from diffusion_labs.cli.parsing import parse
 from diffusion_labs.data import DataError
 from diffusion_labs.recipes.catalogue import find_recipe
+from diffusion_labs.recipes.own import short_name
 from diffusion_labs.recipes.run import has_checkpoint, prepare_run
 from diffusion_labs.training import (
     CheckpointError,
@@ -73,7 +74,9 @@ def options_of(name: str, kind: Any = TrainOptions) -> type:
     several = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
     hints = {**get_type_hints(recipe), **get_type_hints(kind), "run_dir": Path, "track": several}
     defaults: dict[str, Any] = {key: value.default for key, value in inspect.signature(recipe).parameters.items()}
-    defaults |= {"run_dir": Path("runs") / name} if kind is TrainOptions else {}
+    if untyped := defaults.keys() - hints.keys():
+        raise UserError(f"{name} has arguments without types, of which its options are made: {sorted(untyped)}")
+    defaults |= {"run_dir": Path("runs") / short_name(name)} if kind is TrainOptions else {}
     defaults |= {option.name: option.default for option in fields(kind)}
     columns = [
         (key, hints[key]) if default is inspect.Parameter.empty else (key, hints[key], default)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from diffusion_labs.cli import UserError
+from diffusion_labs.cli import UserError, check_out
 from diffusion_labs.cli.parsing import parse
 
 
@@ -46,10 +46,11 @@ def sample(
         steps: calls of the network for each, or steps of samplers that make several.
         guidance_scale: 1 follows the model, more exaggerates the class.
         prior_guidance_scale: the same for the prior of DALL-E 2; its own, which is 1, if not given.
-        sampler: what makes pictures of noise, such as heun, see `diffusion-labs list samplers`; the model's own if
-            not given. fitted is fitted to this model, these steps and guidance first, and kept in the run's folder.
-        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`. Those by the noise level can
-            have more steps than the process was trained with.
+        sampler: what makes pictures of noise, such as heun, see `diffusion-labs list samplers`, or one of your own,
+            FILE.py:CLASS; the model's own if not given. fitted is fitted to this model, these steps and guidance first,
+            and kept in the run's folder.
+        grid: of the times of the calls, such as karras, see `diffusion-labs list grids`, or FILE.py:FUNCTION. Those by
+            the noise level can have more steps than the process was trained with.
         seed: of the first picture; the next has the next seed.
         sigma_rel: relative width of the average of the weights, such as 0.07, of a run with snapshots (train
             --ema-snapshot-every).
@@ -60,7 +61,6 @@ def sample(
     """
     from diffusion_labs.cli.mistakes import MISTAKES
     from diffusion_labs.images import image_grid, save_image
-    from diffusion_labs.recipes.components import find_component
     from diffusion_labs.recipes.drawing import draw, guide_prior
     from diffusion_labs.recipes.fitting import IMAGES, with_fitted_sampler
     from diffusion_labs.recipes.run import load_run
@@ -73,12 +73,13 @@ def sample(
     path = out or run_dir / "samples" / f"{file_name(prompt) or class_name or 'all'}-seed-{seed}.png"
     if path.suffix.lower() not in (".png", ".jpg", ".webp"):
         raise UserError(f"--out is {path}; its name must end in .png, .jpg or .webp")
+    check_out(out)
     for name, scale in (("guidance-scale", guidance_scale), ("prior-guidance-scale", prior_guidance_scale)):
         if scale is not None and not math.isfinite(scale):
             raise UserError(f"--{name} is {scale}; it must be a number")
     try:
-        kind = None if sampler is None else find_component("samplers", sampler)
-        times = None if grid is None else find_component("grids", grid)
+        kind = None if sampler is None else named("samplers", sampler)
+        times = None if grid is None else named("grids", grid)
         model, sizes = load_run(run_dir, device, sigma_rel=sigma_rel)
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
@@ -106,6 +107,25 @@ def sample(
     except MISTAKES as error:
         raise UserError(str(error)) from error
     print(path)
+
+
+def named(kind: str, name: str) -> Any:
+    """The sampler or grid of a name, which may be one of the user's own.
+
+    Raises:
+        ValueError: if there is none, or what has the name is no sampler, or no grid.
+    """
+    from diffusion_labs.recipes.components import find_component
+    from diffusion_labs.recipes.own import is_own, load_own
+    from diffusion_labs.samplers import Sampler
+
+    if not is_own(name):
+        return find_component(kind, name)
+    own = load_own(name)
+    is_sampler = isinstance(own, type) and issubclass(own, Sampler)
+    if is_sampler if kind == "grids" else not is_sampler:
+        raise ValueError(f"{name} is {own!r}, which is no {kind.removesuffix('s')}")
+    return own
 
 
 def file_name(text: str | None) -> str:

@@ -13,6 +13,8 @@ Train a model by a recipe.
 recipes:
 {recipes}
 
+Or a recipe of your own: FILE.py, with a function of the same name, or FILE.py:FUNCTION.
+
 `diffusion-labs train RECIPE --help` tells the options of a recipe.
 """
 

@@ -65,7 +65,10 @@ def decode_image(
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; check the path") from error
     except Exception as error:  # decoders fail in many ways on damaged files, and none may end a training run
-        reason = str(error).replace(repr(source), "the file").replace(str(path), "the file") or type(error).__name__
+        text = str(error)
+        for name in (f" {source!r}", f" {str(path)!r}"):
+            text = text.replace(name, "")
+        reason = text.replace(str(path), "the file") or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({reason}); remove or replace it") from error
     pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
     return pixels.view(size, size, channels).permute(2, 0, 1).contiguous()

@@ -42,7 +42,7 @@ def read_weights(path: Path, *, within: str = "state_dict") -> dict[str, Tensor]
     except Exception as error:  # a damaged pickle can raise any
         raise ValueError(
             f"{path} holds more than weights, or is damaged, and was not read, as a pickle can run any code; convert "
-            f"it to safetensors where you trust it ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+            f"it to safetensors where you trust it ({type(error).__name__})"  # whose text says how to run the code
         ) from error
     if isinstance(loaded, Mapping) and within in loaded:
         loaded = loaded[within]

@@ -32,5 +32,11 @@ class ClassCondition(nn.Module):
                 f"{self.name!r} has shape {list(index.shape)}, but must be {list(timestep.shape)}: one class "
                 "index for each sample"
             )
-        embedding: Tensor = self.table(index.long())
+        try:
+            embedding: Tensor = self.table(index.long())
+        except IndexError as error:  # on a CPU: to look at the indices before would hold up a GPU
+            raise ValueError(
+                f"{self.name!r} is {index.tolist()}, but the classes are 0 to {self.num_classes - 1}, and "
+                f"{self.num_classes} for none"
+            ) from error
         return embedding

@@ -67,6 +67,9 @@ class ConditionEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         classes, vectors, tokens = classes or {}, vectors or {}, tokens or {}
+        for kind, sizes in {"classes": classes, "vectors": vectors, "tokens": tokens}.items():
+            if not isinstance(sizes, Mapping):
+                raise TypeError(f"{kind} ({sizes!r}) must be sizes by name, such as {{'class': 10}}")
         joint_shapes = {} if joint is None else joint.condition_shapes
         names = [*classes, *vectors, *joint_shapes, *tokens, *map(mask_of, tokens)]
         check_names(names)

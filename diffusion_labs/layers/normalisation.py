@@ -27,8 +27,9 @@ class GroupNorm(nn.GroupNorm):
     def __init__(self, num_channels: int, *, num_groups: int = 32, eps: float = 1e-5) -> None:
         if num_groups < 1 or num_channels % num_groups != 0:
             raise ValueError(
-                f"num_groups ({num_groups}) must divide num_channels ({num_channels}); choose a num_groups "
-                "that divides the channels of every level, and the sum of two neighbouring levels"
+                f"num_groups ({num_groups}) must divide num_channels ({num_channels}); choose model_channels that are "
+                "a multiple of num_groups, or a num_groups that divides the channels of every level, and the sum of "
+                "two neighbouring levels"
             )
         super().__init__(num_groups, num_channels, eps=eps)
 

@@ -55,6 +55,16 @@ class Evaluation:
         return {"measures": measures, "count": self.count, "extractor": self.extractor, "level": self.level}
 
 
+def check_counts(samples: int, real: int, neighbours: int = 5) -> None:
+    """Raise a ``ValueError`` if they are too few for ``evaluate``."""
+    least = max(GROUPS, neighbours + 3)
+    if samples < least or real < 2 * least:
+        raise ValueError(
+            f"{samples} samples and {real} real images are too few; give at least {least} samples and twice as many "
+            "real images"
+        )
+
+
 def evaluate(
     samples: Tensor,
     real: Tensor,
@@ -91,13 +101,8 @@ def evaluate(
         raise ValueError(
             f"samples {list(samples.shape)} and real images {list(real.shape)} must be [n, c, h, w] of one size"
         )
+    check_counts(len(samples), len(real), neighbours)
     count = min(len(samples), len(real) // 2)
-    least = max(GROUPS, neighbours + 3)
-    if count < least:
-        raise ValueError(
-            f"{len(samples)} samples and {len(real)} real images are too few; give at least {least} samples and twice "
-            "as many real images"
-        )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(real), generator=generator)
     samples, real = to_bytes(samples), to_bytes(real)

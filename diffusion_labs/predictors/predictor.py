@@ -24,6 +24,8 @@ class Denoised(NamedTuple):
 class Predictor(nn.Module):
     """Base class: the network outputs ``y = a * x0 + b * noise``; (a, b) is all that a child writes.
 
+    A child with arguments of its own sets them before ``super().__init__``, which calls ``coefficients``.
+
     With ``det = alpha * b - sigma * a``, the estimates that a prediction y and x_t contain are
     ``x0 = (b * xt - sigma * y) / det`` and ``eps = (alpha * y - a * xt) / det``.
 
@@ -41,7 +43,14 @@ class Predictor(nn.Module):
         self.schedule = schedule
         self.clamp = clamp
         (level,) = schedule.levels(torch.tensor([schedule.terminal], dtype=torch.float64, device="cpu"))
-        if self.det(level) == 0:
+        try:
+            det = self.det(level)
+        except AttributeError as error:
+            raise AttributeError(
+                f"{error}; {type(self).__name__} must set what its coefficients need before super().__init__, which "
+                "calls them"
+            ) from error
+        if det == 0:
             raise ValueError(
                 f"{type(self).__name__} is undefined at the schedule's last time ({schedule.terminal:g}), where "
                 f"alpha = {level.alpha:.3g} and sigma = {level.sigma:.3g}: the prediction says nothing about "

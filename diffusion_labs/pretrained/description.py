@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +15,7 @@ from diffusion_labs.construction import Construction, annotate
 from diffusion_labs.pretrained import text_models
 from diffusion_labs.pretrained.names import Components, Names
 
+WITHOUT_ARGUMENTS = (object, nn.Module)  # themselves: some packages put another constructor in the latter's place
 TOKENIZER = re.compile(r"tokenizer(_\d+)?")
 
 
@@ -124,26 +125,47 @@ class Described:
 def arguments_of(component: Any, place: str = "") -> Mapping[str, Any]:
     """The arguments that would make a component again, by their names.
 
+    Those of a ``**options`` without a type are taken to be passed on to the base class.
+
     Raises:
-        ValueError: naming an argument that the component does not keep.
+        ValueError: naming an argument that the component does not keep, or one without a name.
     """
     hook: Callable[[Any], Mapping[str, Any]] | None = getattr(type(component), "constructor_arguments", None)
     if hook is not None:
         return hook(component)
-    constructor = type(component).__init__
-    if constructor in (object.__init__, nn.Module.__init__):  # now: some packages put another in the latter's place
-        return {}
+    owners = [kind for kind in type(component).__mro__ if "__init__" in vars(kind) and kind not in WITHOUT_ARGUMENTS]
     arguments = {}
-    for name, parameter in list(inspect.signature(constructor).parameters.items())[1:]:
-        options = get_args(parameter.annotation) if parameter.kind is parameter.VAR_KEYWORD else ()
-        for key in options[0].__annotations__ if options else (name,):
-            if not hasattr(component, key):
+    for name in _names(owners) if owners else ():
+        if not hasattr(component, name):
+            what = f"{place or 'the model'}: {type(component).__name__}"
+            if name.startswith("*"):
                 raise ValueError(
-                    f"{place or 'the model'}: {type(component).__name__} does not keep its argument {key!r}; store it "
-                    f"as the attribute {key!r}, or write the method constructor_arguments(), which returns all of them"
+                    f"{what} takes {name}, which no base class names; name the arguments, or write the method "
+                    "constructor_arguments(), which returns all of them"
                 )
-            arguments[key] = getattr(component, key)
+            raise ValueError(
+                f"{what} does not keep its argument {name!r}; store it as the attribute {name!r}, or write the method "
+                "constructor_arguments(), which returns all of them"
+            )
+        arguments[name] = getattr(component, name)
     return arguments
+
+
+def _names(owners: Sequence[type]) -> list[str]:
+    """The arguments of the first of some classes; those of its ``**options`` are their type's, or the next class's."""
+    names: list[str] = []
+    constructor: Callable[..., None] = vars(owners[0])["__init__"]
+    for parameter in list(inspect.signature(constructor).parameters.values())[1:]:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names.append(f"*{parameter.name}")
+        elif parameter.kind is not parameter.VAR_KEYWORD:
+            names.append(parameter.name)
+        elif options := get_args(parameter.annotation):
+            names += options[0].__annotations__
+        else:
+            passed_on = _names(owners[1:]) if owners[1:] else [f"**{parameter.name}"]
+            names += [name for name in passed_on if name not in names]
+    return names
 
 
 def build(content: Any, tensors: Mapping[str, Tensor], folder: Path, components: Components | None = None) -> Any:

@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from diffusion_labs.recipes.own import is_own, load_own
+
 if TYPE_CHECKING:  # names and lines about them are shown without PyTorch
     from diffusion_labs.recipes.stages import Stages
 
@@ -33,11 +35,15 @@ LATENT_RECIPES = {name: text for name, text in RECIPES.items() if "ldm-" in name
 
 
 def find_recipe(name: str) -> "Callable[..., Stages]":
-    """The function of a recipe: ``diffusion_labs.recipes.NAME.NAME``, with ``_`` for ``-``.
+    """The function of a recipe: ``diffusion_labs.recipes.NAME.NAME``, with ``_`` for ``-``, or one of ``load_own``.
 
     Raises:
         KeyError: for an unknown name.
+        ValueError: see ``load_own``.
     """
+    if is_own(name):
+        own: Callable[..., Stages] = load_own(name)
+        return own
     if name not in RECIPES:
         raise KeyError(f"there is no recipe '{name}'; there are {sorted(RECIPES)}")
     module = name.replace("-", "_")

@@ -11,6 +11,7 @@ from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.stages import RUN_FILE, Stages, trained_weights
+from diffusion_labs.spelling import nearest
 from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
 
 
@@ -24,10 +25,12 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
         resume: go on with the run that is in the folder, if there is one.
 
     Raises:
-        CheckpointError: if the folder holds a run and ``resume`` is off, or a run by another recipe or with
-            other arguments.
+        CheckpointError: if it is no folder, or holds a run and ``resume`` is off, or a run by another recipe or
+            with other arguments.
         ValueError: for arguments that the recipe cannot use.
     """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir} is a file; give the run a folder, --run-dir")
     told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=_plain))}
     if has_checkpoint(run_dir):
         if not resume:
@@ -92,14 +95,31 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     path = run_dir / RUN_FILE
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{run_dir} is not the folder of a run: it has no {RUN_FILE}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{run_dir} is not the folder of a run: {_instead(run_dir)}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     missing = [key for key in ("recipe", "arguments", "model") if not isinstance(content, dict) or key not in content]
     if missing:
         raise CheckpointError(f"{path} is damaged: it lacks {missing}")
     return content
+
+
+def _instead(folder: Path) -> str:
+    """What is there where no run is."""
+    if folder.is_file():
+        return "it is a file"
+    if not folder.is_dir():
+        runs = [path.parent.name for path in folder.parent.glob(f"*/{RUN_FILE}")]
+        near = nearest(folder.name, runs)
+        return f"it does not exist; did you mean '{folder.parent / near}'?" if near else "it does not exist"
+    if (folder / "config.json").is_file():
+        return (
+            f"it has no {RUN_FILE}, but a model as `convert` and save_pretrained write it, which `diffusion-labs play` "
+            "and from_pretrained open"
+        )
+    runs = [str(path.parent) for path in sorted(folder.glob(f"*/{RUN_FILE}"))]
+    return f"it has no {RUN_FILE}; choose one of the runs in it: {', '.join(runs)}" if runs else f"it has no {RUN_FILE}"
 
 
 def _plain(value: Any) -> str:

@@ -31,8 +31,8 @@ def grid_times(schedule: Schedule, grid: Grid, grid_id: int, eval_steps: int | N
     """
     if eval_steps is None:
         times = all_steps(schedule)
-    elif eval_steps != round(eval_steps) or eval_steps < 1:
-        raise ValueError(f"eval_steps ({eval_steps}) must be a whole number, at least 1")
+    elif isinstance(eval_steps, str) or eval_steps != round(eval_steps) or eval_steps < 1:
+        raise ValueError(f"eval_steps ({eval_steps!r}) must be a whole number, at least 1")
     else:
         times = grid(schedule, eval_steps)
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
-from diffusion_labs.conditioning import ConditionalInputs, for_sampling
+from diffusion_labs.conditioning import ConditionalInputs, check_output, for_sampling
 from diffusion_labs.keeping import Memory, call_with, in_steps
 from diffusion_labs.output import DiffusionOutput
 from diffusion_labs.predictors.predictor import Predictor
-from diffusion_labs.randomness import Generators, KeyedGenerator, of_draw, randn_like
+from diffusion_labs.randomness import Generators, KeyedGenerator, check_generators, of_draw, randn_like
 from diffusion_labs.samplers.brownian import BrownianNoise
 from diffusion_labs.samplers.grids import Grid, default_grid, grid_times
 from diffusion_labs.schedules.noise_level import NoiseLevel
@@ -61,6 +61,7 @@ class Sampler(nn.Module):
         progress_bar: show the progress of eval mode.
 
     Raises:
+        TypeError: if a schedule, predictor or grid is something else.
         ValueError: if ``predictor`` has another schedule, or the grid is not strictly decreasing
             within the schedule.
 
@@ -88,6 +89,8 @@ class Sampler(nn.Module):
                 )
         if predictor.schedule is not schedule:
             raise ValueError("the predictor has another schedule than the sampler; give both the same object")
+        if grid is not None and not callable(grid):
+            raise TypeError(f"grid is {grid!r}; give the function, such as diffusion_labs.karras")
         self.model = model
         self.schedule = schedule
         self.predictor = predictor
@@ -139,6 +142,10 @@ class Sampler(nn.Module):
 
         Returns:
             A ``DiffusionOutput`` in train mode; the sample, ``[b, c, ...]``, in eval mode.
+
+        Raises:
+            TypeError: if the model returns something else than a ``DiffusionOutput``.
+            ValueError: if its prediction has another shape than x.
         """
         check_tensors(x, timestep)
         if self.training:
@@ -156,6 +163,7 @@ class Sampler(nn.Module):
     ) -> DiffusionOutput:
         """The model's output at one time."""
         output: DiffusionOutput = self.model(x, timestep, conditional_inputs)
+        check_output(output, x, self.model)
         return output
 
     @torch.no_grad()
@@ -184,6 +192,8 @@ class Sampler(nn.Module):
         start: float | None,
     ) -> Iterator[Tensor]:
         source = generator.from_its_start() if isinstance(generator, BrownianNoise) else generator
+        if not callable(source):  # also where no step draws
+            check_generators(source, len(x))
         draws = count()
 
         def noise(t: NoiseLevel | None = None, s: NoiseLevel | None = None) -> Tensor:
@@ -236,6 +246,7 @@ class Sampler(nn.Module):
             time = known.get(level.t)
             time = level.t.expand(xt.shape[0]) if time is None else time
             output = call_with(memory, model, xt, time, conditional_inputs)
+            check_output(output, xt, model)
             x0, eps = predictor.denoise_at(output.prediction, xt, level)
             if output.renoise_prediction is not None:
                 eps = predictor.denoise_at(output.renoise_prediction, xt, level).eps

@@ -61,7 +61,7 @@ class DiscreteGaussianSchedule(VariancePreserving):
     def log_snr(self, t: Tensor) -> Tensor:
         """See the base class; exactly the table at whole steps."""
         t = t.to(self.log_snr_table)
-        upper = t.ceil().long()
+        upper = t.nan_to_num(0.0).ceil().long()  # no index is NaN; its log-SNR is
         below = upper - t  # how far t is below the next whole step, in [0, 1)
         between = self.log_snr_table[upper] + below * self.rise[upper]
         into_zero = self.log_snr_table[upper - 1] + 2 * below.log()

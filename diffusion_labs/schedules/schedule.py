@@ -127,9 +127,23 @@ class Schedule(PreciseModule):
     def q_sample(
         self, x0: Float[Tensor, "b *d"], noise: Float[Tensor, "b *d"], t: Shaped[Tensor, "*b"]
     ) -> Float[Tensor, "b *d"]:
-        """Noise the data: ``xt = alpha(t) * x0 + sigma(t) * noise``."""
+        """Noise the data: ``xt = alpha(t) * x0 + sigma(t) * noise``.
+
+        Raises:
+            ValueError: for a time on a CPU that the schedule does not have; elsewhere to look would take time.
+        """
+        if type(t) is Tensor and t.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.check_times(t)
         level = self.at(t, x0)
         return (level.alpha * x0 + level.sigma * noise).to(x0.dtype)
+
+    def check_times(self, t: Tensor) -> None:
+        """Raise a ``ValueError`` unless all times are within the schedule, up to rounding."""
+        slack = 1e-6 * (self.terminal - self.clean)
+        if not bool(((t >= self.clean - slack) & (t <= self.terminal + slack)).all()):
+            raise ValueError(
+                f"t is {t.tolist()}, but the times of {type(self).__name__} are in [{self.clean:g}, {self.terminal:g}]"
+            )
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """``(alpha_ts, sigma_ts)`` with q(x_t | x_s) = N(alpha_ts x_s, sigma_ts^2 I), for s < t.

@@ -28,7 +28,8 @@ class RandomDiffusionSteps(Transform):
         xt_field: noisy data to write, ``[b, c, ...]``.
 
     Raises:
-        ValueError: if the density has no mass on the schedule's times, or an infinite one.
+        ValueError: if the density has no mass on the schedule's times, or an infinite one; when called, for data that
+            are not floating point.
     """
 
     def __init__(
@@ -55,6 +56,10 @@ class RandomDiffusionSteps(Transform):
     def forward(self, batch: Batch) -> dict[str, Any]:
         """See the class."""
         x0 = self.field(batch, self.data_field)
+        if not x0.is_floating_point():
+            raise ValueError(
+                f"'{self.data_field}' has dtype {x0.dtype}; put NormalizeImages() before {type(self).__name__}"
+            )
         u = independent_uniform(x0, self.generator(batch, 0)) if self.uniform is None else self.uniform(x0)
         t = self.density.times(self.schedule, u)
         noise = self.schedule.sample_noise(x0, self.generator(batch, 1))

@@ -39,7 +39,10 @@ class Transform(nn.Module):
 
         Raises:
             KeyError: naming this transform, the missing field and those there are.
+            TypeError: if the batch is a tensor.
         """
+        if isinstance(batch, Tensor):
+            raise TypeError(f"{type(self).__name__} takes a batch of named fields, not a tensor; give {{{name!r}: x}}")
         if name not in batch:
             raise KeyError(f"{type(self).__name__} needs '{name}'; the batch has {sorted(batch)}")
         return batch[name]

@@ -153,6 +153,7 @@ class TestDecode:
                 decode_image(path, 8)
         assert str(error.value).startswith(f"{path}: ")
         assert "\n" not in str(error.value)
+        assert "'" not in str(error.value).removeprefix(f"{path}: ")  # no name of the file within quotes
 
     @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "gif"])
     def test_truncated_files_are_named(self, tmp_path, kind):

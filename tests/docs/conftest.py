@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.conftest import digits_run  # noqa: F401  (a fixture)
+
 
 @pytest.fixture(autouse=True)
 def no_last_value() -> Iterator[None]:

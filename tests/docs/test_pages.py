@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import diffusion_labs as dl
+from diffusion_labs.cli import main
 from diffusion_labs.recipes.catalogue import RECIPES, find_recipe
 from diffusion_labs.training.log import read_metrics
+from tests.cli.conftest import SMALL
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONCEPTS = sorted(path.stem for path in (DOCS / "concepts").glob("*.md"))
@@ -158,6 +160,27 @@ def test_images_that_begin_with_images_are_those_of_diffusers() -> None:
     loaded.sampler.progress_bar = False
     given = {"caption": ["a cat"], "mask": ours["mask"], "masked_image": ours["known"]}
     torch.testing.assert_close(loaded(ours["noise"], conditional_inputs=given), ours["painted"])
+
+
+@pytest.mark.parametrize("page", ["how-to", "recipes"])
+def test_own_files_are_used_as_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_run: Path
+) -> None:
+    """In Python and on the command line; the blocks that name a file are written there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for code in blocks(DOCS / f"{page}.md", "python own"):
+        if code.startswith("# "):
+            Path(code.partition("\n")[0].removeprefix("# ")).write_text(code)
+        else:
+            run(code, page, {})
+    if page == "recipes":
+        main(["train", "my_digits.py", *SMALL[:2], "--model-channels", "32"])
+        main(["sample", "runs/my_digits", "--count", "1", "--steps", "2", "--out", "picture.png"])
+    else:
+        own = ["--sampler", "ralston.py:RalstonSampler"]
+        main(["sample", str(digits_run), "--count", "1", "--steps", "2", "--out", "picture.png", *own])
+    assert Path("picture.png").is_file()
 
 
 def tables(page: str) -> list[list[list[str]]]:

@@ -64,6 +64,38 @@ def test_a_learned_null_value_is_a_parameter_again(tmp_path: Path) -> None:
     assert torch.equal(loaded.null_text, null)
 
 
+class Doubled(dl.DDIMSampler):
+    """A sampler of the caller's own."""
+
+    def __init__(self, model, schedule, predictor, *, factor=2.0, **options) -> None:
+        super().__init__(model, schedule, predictor, **options)
+        self.factor = factor
+
+
+def test_the_options_that_an_own_sampler_passes_on_are_those_of_its_base(tmp_path: Path) -> None:
+    of = sampler()
+    parts = of.model, of.schedule, of.predictor
+    own = {"Doubled": Doubled}
+    doubled = Doubled(*parts, factor=3.0, eval_steps=3, grid=dl.karras, progress_bar=False)
+    save_pretrained(doubled, tmp_path / "saved", components=own)
+    loaded = from_pretrained(tmp_path / "saved", components=own)
+    assert isinstance(loaded, Doubled)
+    assert (loaded.factor, loaded.eval_steps, loaded.grid, loaded.progress_bar) == (3.0, 3, dl.karras, False)
+
+
+class Unnamed(nn.Module):
+    """Arguments that nothing names."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+
+def test_arguments_without_names_are_refused_when_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"takes \*\*options, which no base class names; name the arguments"):
+        save_pretrained(Unnamed(width=3), tmp_path / "saved", components={"Unnamed": Unnamed})
+
+
 SMALL = {
     "model_channels": 8,
     "channel_mult": (1,),

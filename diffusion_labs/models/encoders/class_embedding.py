@@ -31,7 +31,13 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, value: Int[Tensor, " b"]) -> dict[str, Float[Tensor, "b 1 d"]]:
         """The tokens of classes."""
-        return {self.names[0]: self.table(value.long())[:, None]}
+        try:
+            return {self.names[0]: self.table(value.long())[:, None]}
+        except IndexError as error:  # on a CPU, as of ``ClassCondition``
+            raise ValueError(
+                f"{self.name!r} is {value.tolist()}, but the classes are 0 to {self.num_classes - 1}, and "
+                f"{self.num_classes} for none"
+            ) from error
 
     def null(self) -> Int[Tensor, " 1"]:
         """No class, for a batch of one."""
