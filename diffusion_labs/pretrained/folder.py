@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffusion_labs.files import sha256, whole_folder
+from diffusion_labs.files import sha256, surviving_folder, whole_folder
 from diffusion_labs.pretrained.description import TOKENIZER, Described, build
 from diffusion_labs.pretrained.names import Components
 
@@ -60,9 +60,10 @@ def save_pretrained(
     described = Described(model, components)
     tensors = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors |= {f"{ARGUMENT}{place}": value for place, value in described.tensors.items()}
-    _check_free(folder)
-    if card is None and (folder / CARD).is_file():
-        card = (folder / CARD).read_text()
+    before = surviving_folder(folder)
+    _check_free(before)
+    if card is None and (before / CARD).is_file():
+        card = (before / CARD).read_text()
     with whole_folder(folder) as temporary:
         parts = list(_parted(tensors, max_file_size))
         for i, part in enumerate(parts):

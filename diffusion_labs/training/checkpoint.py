@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion_labs.files import flush, sha256
+from diffusion_labs.files import flush, replace_folder, sha256
 
 MANIFEST = "manifest.json"
 STRUCTURE = "structure.json"
@@ -27,7 +27,9 @@ class CheckpointError(RuntimeError):
 def save_checkpoint(
     folder: Path, step: int, state: dict[str, Any], keep: int = 3, keep_every: int | None = None
 ) -> Path:
-    """Write ``folder/step-N``, then delete all but the newest ``keep`` checkpoints.
+    """Write ``folder/step-N``, then delete those of earlier steps but for the newest, such that ``keep`` are there.
+
+    Those of later steps, which an interrupted run may have left, stay: see ``set_aside_later``.
 
     The files are written to a temporary folder and flushed to disk, with a manifest of their sizes and
     hashes, and the folder is renamed. A process that dies at any moment leaves the checkpoints before.
@@ -83,16 +85,14 @@ def write_checkpoint(folder: Path, step: int, state: Snapshot, keep: int = 3, ke
     try:
         temporary.mkdir(parents=True)
         _write(temporary, state)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        flush(folder)
+        replace_folder(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {folder} ({_free(folder)} free): {error}"
         ) from error
-    old = [path for path in checkpoints(folder)[:-keep] if keep_every is None or step_of(path) % keep_every]
+    earlier = [path for path in checkpoints(folder) if step_of(path) < step]
+    old = [path for path in earlier[: len(earlier) + 1 - keep] if keep_every is None or step_of(path) % keep_every]
     for path in (*old, *folder.glob(".tmp-*")):  # the latter: of killed saves
         shutil.rmtree(path, ignore_errors=True)
     return final
@@ -139,6 +139,17 @@ def load_newest(folder: Path, keys: tuple[str, ...] | None = None) -> tuple[Path
                 raise CheckpointError(f"none of the {len(found)} checkpoints in {folder} is whole: {error}") from error
             warnings.warn(f"{error}; taking the checkpoint before it", stacklevel=2)
     return None
+
+
+def set_aside_later(folder: Path, step: int) -> None:
+    """Rename the checkpoints of the steps after one, which a run goes through again: they are of no run any more.
+
+    They could not be read, which may have passed, so nothing is deleted.
+    """
+    for path in checkpoints(folder):
+        if step_of(path) > step:
+            aside = path.rename(path.with_name(f"{path.name}.set-aside-{uuid.uuid4().hex[:8]}"))
+            warnings.warn(f"{path} is set aside as {aside.name}, as the run goes on from step {step}", stacklevel=2)
 
 
 def checkpoints(folder: Path) -> list[Path]:

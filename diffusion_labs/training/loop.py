@@ -20,6 +20,7 @@ from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
     load_newest,
+    set_aside_later,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
@@ -123,6 +124,7 @@ def _train(
         run_dir / SNAPSHOTS, keep=1, keep_every=1, failures=options.failed_saves, thread=writer.thread
     )
     if world.main:
+        set_aside_later(checkpoint_dir, state.step)
         remove_later_snapshots(run_dir, state.step)
     heartbeat = Heartbeat(world, options.timeout)
 

@@ -20,7 +20,7 @@ from diffusion_labs.training import (
     load_newest,
     save_checkpoint,
 )
-from diffusion_labs.training.checkpoint import checkpoints
+from diffusion_labs.training.checkpoint import checkpoints, set_aside_later
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 
 STATE = {
@@ -68,6 +68,19 @@ def test_some_are_kept_for_ever(tmp_path: Path) -> None:
     for step in range(1, 13):
         save_checkpoint(tmp_path, step, {"step": step}, keep=2, keep_every=5)
     assert [path.name[-2:] for path in sorted(tmp_path.iterdir())] == ["05", "10", "11", "12"]
+
+
+def test_what_was_just_written_stays_whatever_later_steps_are_there(tmp_path: Path) -> None:
+    for step in (100, 200, 300, 150):
+        path = save_checkpoint(tmp_path, step, {"step": step}, keep=1)
+        assert load_checkpoint(path)["step"] == step
+    assert [path.name[-3:] for path in checkpoints(tmp_path)] == ["150", "300"]
+    (tmp_path / "step-00000300" / "structure.json").unlink()
+    with pytest.warns(UserWarning, match="step-00000300 is set aside as step-00000300.set-aside-.*from step 150"):
+        set_aside_later(tmp_path, 150)
+    save_checkpoint(tmp_path, 300, {"step": 300}, keep=1)
+    assert load_newest(tmp_path)[1] == {"step": 300}
+    assert len([*tmp_path.glob("step-00000300.set-aside-*/manifest.json")]) == 1
 
 
 def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path: Path) -> None:
