@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -200,7 +201,8 @@ def _train(
                 )
             if experiment.preview is not None and (state.step % options.preview_every == 0 or last):
                 picture = _preview(state, experiment.preview, run_dir / "samples", world)
-                log.picture(state.step, picture)
+                if picture is not None:
+                    log.picture(state.step, picture)
         world.wait()  # for what the first process writes last
     return state
 
@@ -225,10 +227,19 @@ def _prepared(
     return share(state, sharing, world, device, tensors.peers), tensors
 
 
-def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
-    """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept."""
+def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor | None:
+    """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept.
+
+    ``None`` if it cannot be written, which is warned of.
+    """
     with nullcontext(folder) if world.main else TemporaryDirectory() as place, gathered(state.ema.model) as model:
-        return draw(model, Path(place) / f"step-{state.step:08d}.png")
+        path = Path(place) / f"step-{state.step:08d}.png"
+        try:
+            return draw(model, path)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            warnings.warn(f"{path} cannot be written ({error}); training goes on without it", stacklevel=3)
+            return None
 
 
 def backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device, precision: torch.autocast) -> Tensor:
