@@ -1,12 +1,14 @@
 """A run: a recipe carried out in a folder, and what is needed to use it afterwards."""
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diffusion_labs.files import write_json
+from diffusion_labs.locking import sole_user
 from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.recipes.model_sizes import ModelSizes
@@ -26,8 +28,12 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
     Raises:
         CheckpointError: if the folder holds a run and ``resume`` is off, or a run by another recipe or with
             other arguments.
+        InUseError: if another process is in the folder.
         ValueError: for arguments that the recipe cannot use.
     """
+    if run_dir.exists() and os.environ.get("RANK", "0") == "0":  # of torchrun's processes, that which takes the folder
+        with sole_user(run_dir):
+            pass
     told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=_plain))}
     if has_checkpoint(run_dir):
         if not resume:

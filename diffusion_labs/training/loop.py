@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.checkpointing import set_checkpointing
 from diffusion_labs.data.batches import Batch
+from diffusion_labs.locking import sole_user
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
@@ -82,6 +83,7 @@ def train(
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
+        InUseError: if another process trains in the folder.
         CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
             last, cannot be written.
         OptionError: if the processes, or the model, cannot be trained so.
@@ -92,7 +94,7 @@ def train(
     settings = {"model": experiment.description, **(about or {}), "options": asdict(options)}
     run = TrackedRun(name or run_dir.resolve().name, run_dir, json.loads(json.dumps(settings, default=str)))
     tracking = Tracking([*named_trackers(options.track), *trackers], run)
-    with joined(options.device, timeout=options.timeout) as world:
+    with joined(options.device, timeout=options.timeout) as world, sole_user(run_dir) if world.main else nullcontext():
         return _train(experiment, run_dir, options, world, tracking)
 
 

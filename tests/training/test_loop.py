@@ -7,12 +7,14 @@ import signal
 from collections.abc import Container
 from contextlib import nullcontext
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 import torch
 
 import diffusion_labs as dl
 from diffusion_labs.data import Batches
+from diffusion_labs.locking import InUseError
 from diffusion_labs.training import (
     CheckpointError,
     Experiment,
@@ -404,3 +406,26 @@ def test_the_state_holds_what_it_says(make_experiment) -> None:
         TrainState(make_experiment(), (0.05,)).load_state_dict(state)
     del state["power_averages"]  # as in checkpoints of earlier versions
     TrainState(make_experiment()).load_state_dict(state)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_disturbs_nothing(make_experiment, run_dir, tmp_path) -> None:
+    refused, other = [], make_experiment()
+
+    def second() -> None:
+        try:
+            train(other, run_dir, EVERY_FIVE)
+        except InUseError as error:
+            refused.append(error)
+
+    def start() -> None:
+        if not refused:
+            thread = Thread(target=second)
+            thread.start()
+            thread.join()
+
+    experiment = make_experiment()
+    experiment.batches = DyingBatches(experiment.batches, 13, start)
+    state = train(experiment, run_dir, EVERY_FIVE)
+    assert len(refused) == 1
+    assert_equal_states(state.state_dict(), train(make_experiment(), tmp_path / "alone", EVERY_FIVE).state_dict())
+    assert_equal_states(train(make_experiment(), run_dir, EVERY_FIVE).state_dict(), state.state_dict())
