@@ -9,7 +9,7 @@ from diffusion_labs.data.batches import Batch, collate
 from diffusion_labs.data.class_numbers import class_number, numbered
 from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.decode import MAX_PIXELS, decode_image
-from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.errors import DataError, UnavailableError
 from diffusion_labs.data.image_source import ImageSource, check_options
 from diffusion_labs.data.remote_file import shown
 from diffusion_labs.data.tar_files import open_tar, tar_names
@@ -129,6 +129,8 @@ class TarStream(ImageSource):
                     max_pixels=self.max_pixels,
                     name=sample.source,
                 )
+            except UnavailableError:
+                raise
             except DataError as error:
                 if number == 0:
                     self.decoding.bad(error)
