@@ -102,6 +102,20 @@ def test_faults_of_samples(tmp_path, files, message):
         TarImages(write_tar(tmp_path / "a.tar", files), 4)
 
 
+def test_images_with_dots_in_their_names_are_told_of(tmp_path):
+    """The name of a sample ends at the first dot, as WebDataset has it, where ``a.mask.png`` belongs to ``a.png``."""
+    files = {
+        "a.png": png(COLOURS["a"]),
+        "a.mask.png": b"",
+        "b.v1.png": b"",
+        "c.v1.jpg": b"",
+        "d.png": png(COLOURS["b"]),
+    }
+    with pytest.warns(UserWarning, match=r"passed over 2 samples .*such as b\.v1\.png") as warned:
+        assert len(TarImages(write_tar(tmp_path / "a.tar", files), 4)) == 2
+    assert len(warned) == 1
+
+
 def test_faults_of_files(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         TarImages(tmp_path / "absent.tar", 4)

@@ -229,6 +229,9 @@ def test_other_files_are_not_lost(tmp_path: Path) -> None:
         save_pretrained(tiny_kl(), tmp_path / "config.json")
 
 
+BIAS = "model.model.conv_in.bias"
+
+
 def lacks_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
@@ -275,6 +278,30 @@ def has_another_shape(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors.update({"model.model.conv_in.bias": torch.zeros(1)}))
 
 
+def has_integers(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].to(torch.int64)}))
+
+
+def has_complex_numbers(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].to(torch.complex64)}))
+
+
+def has_8_bits(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].to(torch.float8_e4m3fn)}))
+
+
+def has_half_a_layer_in_half_precision(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].half()}))
+
+
+def is_nested_too_deep(folder: Path) -> None:
+    def nest(config: dict[str, Any]) -> None:
+        for _ in range(900):
+            config["model"] = [config["model"]]
+
+    edit(folder, nest)
+
+
 def lacks_betas(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors.pop("argument:schedule.betas"))
 
@@ -292,6 +319,11 @@ def has_an_unknown_tag(folder: Path) -> None:
 
 
 DAMAGE = {
+    has_integers: (ValueError, rf"1 of another kind of number: \['{BIAS}'\]"),
+    has_complex_numbers: (ValueError, "1 of another kind of number"),
+    has_8_bits: (ValueError, "1 of another kind of number"),
+    has_half_a_layer_in_half_precision: (ValueError, rf"of another type than .* of their layer: \['{BIAS}'\]"),
+    is_nested_too_deep: (ValueError, "config.json is nested too deep"),
     lacks_config: (FileNotFoundError, "saved has no config.json; give a folder that save_pretrained wrote"),
     lacks_weights: (FileNotFoundError, "saved has no model.safetensors, which its config.json lists"),
     cut_config: (ValueError, "config.json is damaged"),
