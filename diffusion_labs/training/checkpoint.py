@@ -65,6 +65,7 @@ def snapshot(state: dict[str, Any]) -> Snapshot:
 
     Raises:
         TypeError: naming what a checkpoint cannot hold.
+        ValueError: naming two tensors that would have one name.
     """
     structure, tensors = {}, {}
     for key, value in state.items():
@@ -105,7 +106,7 @@ def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str
         CheckpointError: if a file is missing, truncated or changed since it was written.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest: dict[str, str] = {STRUCTURE: ""} | json.loads((path / MANIFEST).read_text())
         for name, digest in manifest.items():
             if keys is not None and name != STRUCTURE and Path(name).stem not in keys:
                 continue
@@ -117,7 +118,7 @@ def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str
         for key, skeleton in chosen.items():
             tensors = load_file(path / f"{key}.safetensors") if f"{key}.safetensors" in manifest else {}
             state[key] = _join(skeleton, tensors)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {type(error).__name__}: {error}") from error
     return state
 
@@ -189,6 +190,8 @@ def _write(folder: Path, state: Snapshot) -> None:
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors of a nested value to ``tensors``, and describe the rest in JSON."""
     if isinstance(value, Tensor):
+        if name in tensors:
+            raise ValueError(f"two tensors of the state have the name '{name}' when their keys are joined; rename one")
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}
     if isinstance(value, dict):

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Container
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -274,6 +275,24 @@ def test_a_loss_that_is_never_finite_ends_the_run_and_is_not_saved(make_experime
         assert_equal_states(batch, next(expected))
 
 
+@pytest.mark.filterwarnings("ignore:the update after")
+def test_a_batch_that_a_checkpoint_cannot_hold_does_not_hide_why_the_run_ends(
+    run_dir, make_experiment, monkeypatch
+) -> None:
+    data = [{"x": torch.zeros(1, 8, 8, dtype=torch.uint8), "class": 0, "path": Path(f"{i}.png")} for i in range(8)]
+    experiment = make_experiment(batches=Batches(data, 8))
+    experiment.objective.loss = NotFinite()
+    with pytest.raises(FloatingPointError, match="its batches are in"):
+        train(experiment, run_dir, TrainOptions(skipped_updates=0))
+    (batch, _) = load_checkpoint(run_dir / "skipped" / "step-00000000")["batches"]
+    assert sorted(batch["path"]) == [f"{i}.png" for i in range(8)]
+    monkeypatch.setattr(checkpoint, "_write", FullDisk({}).fail)
+    experiment = make_experiment()
+    experiment.objective.loss = NotFinite()
+    with pytest.raises(FloatingPointError, match=r"its batches are lost: .* No space left"):
+        train(experiment, run_dir, TrainOptions(skipped_updates=0))
+
+
 @pytest.mark.parametrize("damage", [damaged_file, missing_file], ids=lambda damage: damage.__name__)
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
     make_experiment, run_dir, tmp_path, damage
@@ -299,6 +318,10 @@ class FullDisk:
     def __init__(self, steps: Container[int]) -> None:
         self.steps = steps
         self.write = checkpoint._write
+
+    def fail(self, folder, state) -> None:
+        """What writes nothing."""
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     def __call__(self, folder, state) -> None:
         if state.structure["step"]["value"] in self.steps:
