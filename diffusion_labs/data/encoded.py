@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusion_labs.data.batches import Batch, MapDataset, collate, collect
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint
 from diffusion_labs.files import sha256, whole_folder, write_json
 from diffusion_labs.locking import LOCK, sole_user
 
@@ -47,6 +48,7 @@ class EncodedDataset:
         self.folder = Path(folder).expanduser()
         index = _read_json(self.folder / INDEX, "encode the data set again")
         self.description: dict[str, Any] = index["description"]
+        self.digests: dict[str, str] = index["shards"]
         self.shards = [
             _read_shard(
                 self.folder / name,
@@ -55,6 +57,10 @@ class EncodedDataset:
             for name in index["shards"]
         ]
         self.ends = list(accumulate(_length(shard) for shard in self.shards))
+
+    def fingerprint(self) -> str:
+        """Of the hashes of the shards, and of what they are."""
+        return fingerprint((self.description, self.digests))
 
     def __len__(self) -> int:
         return self.ends[-1]

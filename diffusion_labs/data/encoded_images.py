@@ -13,6 +13,7 @@ from diffusion_labs.data.class_numbers import Label, number_classes
 from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.decode import MAX_PIXELS, decode_image
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint, some
 from diffusion_labs.data.folder_index import Entry
 from diffusion_labs.data.image_source import ImageSource, check_options
 from diffusion_labs.data.patience import patiently
@@ -103,6 +104,17 @@ class EncodedImages(ImageSource):
     def open(self, index: int) -> Path | io.BytesIO:
         """The path of an image, or its bytes as a file."""
         raise NotImplementedError(f"{type(self).__name__} must define open")
+
+    def bytes_of(self, index: int) -> int:
+        """The size of an image's file; 0 where it is not known."""
+        return 0
+
+    def fingerprint(self) -> str:
+        """Of names below the root, classes and captions, and the sizes of some files; not of where the root is."""
+        names = (path.relative_to(self.root).as_posix() for path in self.paths)
+        labels = [] if self.labels is None else self.labels.tolist()
+        sizes = [self.bytes_of(index) for index in some(len(self))]
+        return fingerprint((*names, labels, self.class_names, self.captions, sizes))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -67,3 +67,7 @@ class TarImages(EncodedImages):
                 return io.BytesIO(file.read(size))
             except OSError as error:
                 raise UnavailableError(f"{tar}: cannot be read ({error}); check the path and the disk") from error
+
+    def bytes_of(self, index: int) -> int:
+        """The size of an image's file."""
+        return self.extents[index].size
