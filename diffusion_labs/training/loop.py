@@ -29,6 +29,7 @@ from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
 from diffusion_labs.training.experiment import Experiment, Preview
 from diffusion_labs.training.heartbeat import Heartbeat
+from diffusion_labs.training.learning_rate import follow_schedule
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
 from diffusion_labs.training.parallelism import (
@@ -69,6 +70,9 @@ def train(
     ``UpdateGuard``: it is as if the data did not have it. The host learns of it an update later, see ``Updates``, and
     waits for the device only where something is written. Checkpoints are written while training goes on; one that
     cannot be written is warned of.
+
+    A run that is resumed with more steps goes on as one that has so many from its beginning: its learning rate is that
+    of the longer schedule from there on, which is larger than where the shorter one was, and at its end.
 
     Started by ``torchrun``, each process has its share of every batch. What a batch is, and when a step is done, does
     not depend on how many there are, nor on how they share the model. The first of them writes.
@@ -117,6 +121,7 @@ def _train(
     newest = load_newest(checkpoint_dir)
     if newest is not None:
         state.load_state_dict(newest[1], world)
+        follow_schedule(state.scheduler)
     objective, tensors = _prepared(state, options, world, device)
 
     log_of = RunLog if world.main else SilentLog

@@ -23,6 +23,7 @@ from diffusion_labs.training import (
     Stopped,
     TrainOptions,
     TrainState,
+    WarmupCosine,
     checkpoint,
     latest_checkpoint,
     load_checkpoint,
@@ -119,6 +120,21 @@ def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, 
     ]
     assert_equal_states(*snapshots)
     assert [name[-2:] for name, _ in snapshots[0]] == ["05", "10", "12"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_run_made_longer_has_the_learning_rates_of_the_longer_from_there_on(
+    make_experiment, run_dir, tmp_path, fused: bool
+) -> None:
+    def rates(folder, steps: int) -> list[float]:
+        experiment, seen = make_experiment(fused=fused, steps=steps, learning_rate=WarmupCosine(steps, warmup=1)), []
+        experiment.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
+        train(experiment, folder, EVERY_FIVE)
+        return seen
+
+    whole = rates(tmp_path / "whole", 12)
+    assert rates(run_dir, 6) != whole[:6]
+    assert rates(run_dir, 12) == whole[6:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
