@@ -43,7 +43,8 @@ def sole_user(folder: Path) -> Iterator[None]:
     with path.open("a+") as file:
         locked = _lock(file)
         holder, myself = _read(file), _myself()
-        if locked is False or not (holder is None or _is_gone(holder, myself, known=locked is True)):
+        free = locked is not False and (holder is None or _is_gone(holder, myself, known=locked is True))
+        if not (free or (holder is not None and _began_again(holder, myself))):
             raise InUseError(_described(folder, path, holder, alive=locked is False))
         _write(file, json.dumps(myself))
         _held[path] = thread
@@ -102,12 +103,16 @@ def _myself() -> dict[str, Any]:
 
 def _is_gone(holder: Mapping[str, Any], myself: Mapping[str, Any], *, known: bool) -> bool:
     """Whether the process that had it is dead, where ``known`` says that a living one on this host would show."""
-    if holder["job"] and holder["job"] == myself["job"] and holder["restart"] != myself["restart"]:
-        return True
     same_host, same_boot = (holder[key] == myself[key] for key in ("host", "boot"))
     if same_host and not same_boot:
         return True
     return (same_host or bool(same_boot and myself["boot"])) and (known or (same_host and not _lives(holder["pid"])))
+
+
+def _began_again(holder: Mapping[str, Any], myself: Mapping[str, Any]) -> bool:
+    """Whether both are the same job of Slurm, which ends it before it begins it again; a server may not know yet."""
+    same: bool = holder["job"] == myself["job"] and holder["restart"] != myself["restart"]
+    return bool(holder["job"]) and same
 
 
 def _lives(pid: int) -> bool:

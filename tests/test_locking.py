@@ -85,6 +85,11 @@ def test_what_was_left_is_taken_over_where_its_process_is_surely_dead(tmp_path: 
         left_by(tmp_path, **gone)
         with sole_user(tmp_path):
             pass
+    with monkeypatch.context() as patch:
+        patch.setattr(locking, "_lock", lambda file: False)  # the server has not noticed yet
+        left_by(tmp_path, **requeued, restart="0")
+        with sole_user(tmp_path):
+            pass
     living = [{**requeued, "restart": "1"}, {**requeued, "job": "18"}, *([] if locks else [{}])]
     for alive in living:
         left_by(tmp_path, **alive)

@@ -56,6 +56,7 @@ class EncodedImages(ImageSource):
 
     Attributes:
         paths: of the images; in a tar, the path of the tar and the name in it.
+        damage: how many images this process has read, and skipped.
         skipped: the bad files met so far (in this process) and what is wrong with each.
         class_names: the name of each class; empty if there are no classes.
 
