@@ -229,7 +229,7 @@ def _mixed(model: nn.Module, tensors: Mapping[str, Tensor]) -> set[str]:
     mixed = set()
     for prefix, layer in model.named_modules():
         own = dict(layer.named_parameters(prefix, recurse=False))
-        stored = {key: tensors[key].dtype for key in own if key in tensors}
+        stored = {key: tensors[key].dtype for key in own if key in tensors and _kind(tensors[key]) == "float"}
         if len({value.dtype for value in own.values()}) == 1 < len(set(stored.values())):
             usual = max(set(stored.values()), key=lambda dtype: (list(stored.values()).count(dtype), dtype.itemsize))
             mixed |= {key for key, dtype in stored.items() if dtype != usual}
