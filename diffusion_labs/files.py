@@ -1,5 +1,7 @@
 """Files and folders that are on the disk whole or not at all."""
 
+import ctypes
+import glob
 import hashlib
 import json
 import os
@@ -18,25 +20,64 @@ from torch import Tensor
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder``, which takes its place when all in it is written and flushed.
 
-    A process that dies before leaves what was there. Without an error, what was in ``folder`` is gone.
+    A process that dies at any moment leaves what was there, or what is new, see ``replace_folder``. Without an error,
+    what was in ``folder`` is gone.
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.with_name(f".{folder.name}.{kind}-{uuid.uuid4().hex}") for kind in ("tmp", "old"))
+    temporary = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex}")
     try:
         temporary.mkdir()
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
             flush(path)
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Let ``new``, which lies on the same disk, take the place of ``folder``; what was there is deleted.
+
+    Linux exchanges two folders in one step, on its own file systems. Elsewhere, as over NFS, there is a moment in which
+    what was in ``folder`` has another name, by which ``surviving_folder`` finds it.
+    """
+    if (kept := surviving_folder(folder)) != folder:
+        kept.rename(folder)
+    old = folder.with_name(f".{folder.name}.old-{uuid.uuid4().hex}")
+    if folder.exists() and _exchange(new, folder):
+        old = new
+    else:
         if folder.exists():
             folder.rename(old)
-        temporary.rename(folder)
-        flush(folder.parent)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for path in (temporary, old):
-            shutil.rmtree(path, ignore_errors=True)
+        try:
+            new.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)
+            raise
+    flush(folder.parent)
+    for path in (old, *_older(folder)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def surviving_folder(folder: Path) -> Path:
+    """``folder``, or if a process died while it was replaced, what was there before, under the name that it has now."""
+    return folder if folder.exists() else max(_older(folder), key=lambda path: path.stat().st_mtime, default=folder)
+
+
+def _older(folder: Path) -> list[Path]:
+    return [*folder.absolute().parent.glob(f".{glob.escape(folder.absolute().name)}.old-*")]
+
+
+def _exchange(left: Path, right: Path) -> bool:
+    """Exchange the names of two folders in one step, and say whether system and disk can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(left.absolute()), here, os.fsencode(right.absolute()), exchange) == 0
 
 
 @contextmanager

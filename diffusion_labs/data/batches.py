@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint_of
 from diffusion_labs.data.shared_batches import SharedBatches
 from diffusion_labs.files import tensors_sha256
 from diffusion_labs.randomness import SAMPLE_KEY
@@ -83,6 +85,10 @@ class Batches(SharedBatches):
         self.weights = None if weights is None else _checked_weights(weights, len(dataset))
         self._order = self.order(epoch=0)
 
+    @cached_property
+    def _data(self) -> str | None:
+        return fingerprint_of(self.dataset)
+
     @property
     def batches_per_epoch(self) -> int:
         """Whole global batches in one pass of the data."""
@@ -114,6 +120,7 @@ class Batches(SharedBatches):
         return {
             **super().state_dict(),
             "length": len(self.dataset),
+            **({} if self._data is None else {"data": self._data}),
             **({} if self.weights is None else {"weights": tensors_sha256({"weights": self.weights})}),
         }
 
@@ -121,8 +128,8 @@ class Batches(SharedBatches):
         """Go on where the stream of ``state`` was. The number of ranks may be another.
 
         Raises:
-            DataError: if seed, batch size, weights or the length of the data set differ, as then the batches would
-                be others, or the position is not one of an epoch.
+            DataError: if seed, batch size, weights or the data set differ, by its length and its ``fingerprint()``, as
+                then the batches would be others, or the position is not one of an epoch.
         """
         self._check_state(state, ("seed", "batch_size", "length"), optional=("weights",))
         if state["epoch"] < 0 or not 0 <= state["position"] < self.batches_per_epoch:

@@ -12,15 +12,17 @@ class Damage:
 
     Args:
         on_error: ``"raise"``, or ``"skip"``: warn, and raise when more than a tenth of what was seen is damaged.
+        limit: with ``"skip"``, raise instead when more than so many are damaged.
 
     Attributes:
         seen: samples seen, by this process.
         skipped: how many of them are damaged.
     """
 
-    def __init__(self, on_error: str) -> None:
+    def __init__(self, on_error: str, limit: int | None = None) -> None:
         check_policy(on_error)
         self.on_error = on_error
+        self.limit = limit
         self.seen = 0
         self.skipped = 0
 
@@ -36,8 +38,12 @@ class Damage:
         self.skipped += 1
         count = f"{self.skipped} of {self.seen}"
         warnings.warn(f"skipped {count} samples so far: {error}", stacklevel=3)
-        if self.seen >= ENOUGH and self.skipped > SHARE * self.seen:
-            raise DataError(f"{count} samples are damaged, more than {SHARE:.0%}; repair the data. The last: {error}")
+        if self.limit is None:
+            too_many, rule = self.seen >= ENOUGH and self.skipped > SHARE * self.seen, f"{SHARE:.0%}"
+        else:
+            too_many, rule = self.skipped > self.limit, str(self.limit)
+        if too_many:
+            raise DataError(f"{count} samples are damaged, more than {rule}; repair the data. The last: {error}")
 
 
 def check_policy(on_error: str) -> None:

@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.errors import DataError, UnavailableError
+from diffusion_labs.data.patience import is_of_system
 
 MAX_PIXELS = 64_000_000
 MODES = {1: "L", 3: "RGB"}
@@ -48,6 +49,7 @@ def decode_image(
     Raises:
         DataError: if the file is missing, not an image, cut short, corrupt or too large; the message
             names the file.
+        UnavailableError: for an error that is not the file's, such as too many open files, or a disk that fails.
     """
     path = source if name is None else name
     try:
@@ -65,6 +67,8 @@ def decode_image(
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; check the path") from error
     except Exception as error:  # decoders fail in many ways on damaged files, and none may end a training run
+        if is_of_system(error):
+            raise UnavailableError(f"{path}: cannot be read now ({error or 'no memory'}); check the system") from error
         text = str(error)
         for name in (f" {source!r}", f" {str(path)!r}"):
             text = text.replace(name, "")
@@ -85,11 +89,16 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit grey image in 8 bits. Pillow's own conversion cuts off at 255 where this divides by 257."""
+    """A 16-bit grey image in 8 bits, its transparent value white.
+
+    Pillow's own conversion cuts off at 255 where this divides by 257.
+    """
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise DataError(f"mode {image.mode} with values {values.min()}..{values.max()} is not 16-bit grey")
-    return Image.fromarray((values.astype(np.uint32) * 255 + 32767) // 65535).convert("L")
+    scaled = (values.astype(np.uint32) * 255 + 32767) // 65535
+    scaled[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(scaled).convert("L")
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

@@ -2,7 +2,9 @@
 
 import bisect
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,13 @@ from torch import Tensor
 
 from diffusion_labs.data.batches import Batch, MapDataset, collate, collect
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint
 from diffusion_labs.files import sha256, whole_folder, write_json
+from diffusion_labs.locking import LOCK, sole_user
 
 INDEX, TENSORS, LISTS = "index.json", "tensors.safetensors", "lists.json"
+FILES = {"shards": TENSORS, "lists": LISTS}  # by what their hashes are called in the index; early ones have the first
+AGAIN = "delete the shard, and encode again"
 
 
 class EncodedDataset:
@@ -26,7 +32,7 @@ class EncodedDataset:
 
     Args:
         folder: of the shards.
-        verify: compare the hash of every shard with that in the index, which reads all of them once.
+        verify: compare the hashes of every shard with those in the index, which reads all of them once.
 
     Attributes:
         description: the plain data that was given to ``encode_dataset``.
@@ -42,8 +48,19 @@ class EncodedDataset:
         self.folder = Path(folder).expanduser()
         index = _read_json(self.folder / INDEX, "encode the data set again")
         self.description: dict[str, Any] = index["description"]
-        self.shards = [_read_shard(self.folder / name, digest, verify) for name, digest in index["shards"].items()]
+        self.digests: dict[str, str] = index["shards"]
+        self.shards = [
+            _read_shard(
+                self.folder / name,
+                {file: index[kind][name] for kind, file in FILES.items() if kind in index} if verify else {},
+            )
+            for name in index["shards"]
+        ]
         self.ends = list(accumulate(_length(shard) for shard in self.shards))
+
+    def fingerprint(self) -> str:
+        """Of the hashes of the shards, and of what they are."""
+        return fingerprint((self.description, self.digests))
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -90,6 +107,7 @@ def encode_dataset(
         wait: returns when all processes have called it.
 
     Raises:
+        InUseError: if another process encodes into the folder.
         DataError: if the folder holds something else, or ``encode`` returns what cannot be kept.
     """
     folder = Path(folder).expanduser()
@@ -98,28 +116,34 @@ def encode_dataset(
     told = json.loads(json.dumps({"length": len(dataset), "shard_size": shard_size, "description": dict(description)}))
     starts = range(0, len(dataset), shard_size)
     names = [f"shard-{number:05d}-of-{len(starts):05d}" for number in range(len(starts))]
-    known = {}
-    if rank == 0:
-        _begin(folder, told)
-        known = {name: digest for name, digest in _known_digests(folder).items() if (folder / name).is_dir()}
-    wait()
-    for name, start in list(zip(names, starts, strict=True))[rank::world_size]:
-        end = min(start + shard_size, len(dataset))
-        if (folder / name).is_dir():
-            progress(end)
-        else:
-            _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size, progress))
-    wait()
-    if rank == 0:
-        digests = {name: known.get(name) or sha256(folder / name / TENSORS) for name in names}
-        write_json(folder / INDEX, {**told, "shards": digests})
-    wait()
+    with sole_user(folder) if rank == 0 else nullcontext():
+        known: dict[str, dict[str, str]] = {}
+        if rank == 0:
+            _begin(folder, told)
+            known = _known_digests(folder)
+        wait()
+        for name, start in list(zip(names, starts, strict=True))[rank::world_size]:
+            end = min(start + shard_size, len(dataset))
+            if (folder / name).is_dir():
+                progress(end)
+            else:
+                _write_shard(folder / name, _encoded(dataset, encode, range(start, end), batch_size, progress))
+        wait()
+        if rank == 0:
+            digests = {
+                kind: {name: known[kind].get(name) or sha256(folder / name / file) for name in names}
+                for kind, file in FILES.items()
+            }
+            write_json(folder / INDEX, {**told, **digests})
+        wait()
     return EncodedDataset(folder, verify=False)
 
 
 def _begin(folder: Path, told: dict[str, Any]) -> None:
     """Note what the shards will be; or check that those that are there are the same."""
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("encoding.json", INDEX, "shard-*"):  # of processes that were killed, as this is the only one
+        for path in folder.glob(f".{name}.tmp-*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     note = folder / "encoding.json"
     if note.exists():
         there = _read_json(note, "delete the folder")
@@ -127,19 +151,22 @@ def _begin(folder: Path, told: dict[str, Any]) -> None:
             raise DataError(
                 f"{folder} holds the shards of another data set or encoder; delete it, or give another folder"
             )
-    elif any(folder.iterdir()):
+    elif any(path.name != LOCK for path in folder.iterdir()):
         raise DataError(f"{folder} holds other files; give a folder of its own")
     else:
         write_json(note, told)
 
 
-def _known_digests(folder: Path) -> dict[str, str]:
+def _known_digests(folder: Path) -> dict[str, dict[str, str]]:
     """The hashes of an index that is there already: shards damaged since then must not pass for whole ones."""
     try:
-        shards: dict[str, str] = _read_json(folder / INDEX, "")["shards"]
+        index = _read_json(folder / INDEX, "")
     except DataError:
-        return {}
-    return shards
+        index = {}
+    return {
+        kind: {name: digest for name, digest in index.get(kind, {}).items() if (folder / name).is_dir()}
+        for kind in FILES
+    }
 
 
 def _encoded(
@@ -178,13 +205,19 @@ def _write_shard(path: Path, fields: Mapping[str, Tensor | list[str]]) -> None:
         (temporary / LISTS).write_text(json.dumps(lists))
 
 
-def _read_shard(path: Path, digest: str, verify: bool) -> dict[str, Any]:
+def _read_shard(path: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a shard, whose files have these hashes."""
     try:
-        if verify and sha256(path / TENSORS) != digest:
-            raise DataError(f"{path} is damaged: its sha256 is not that in {INDEX}; delete it, and encode again")
-        return {**load_file(path / TENSORS), **_read_json(path / LISTS, "delete the shard, and encode again")}
+        for file, digest in digests.items():
+            if sha256(path / file) != digest:
+                raise DataError(f"{path} is damaged: the sha256 of its {file} is not that in {INDEX}; {AGAIN}")
+        fields = {**load_file(path / TENSORS), **_read_json(path / LISTS, AGAIN)}
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it, and encode again") from error
+        raise DataError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    lengths = {name: len(values) for name, values in fields.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"{path} is damaged: its fields have the lengths {lengths}; {AGAIN}")
+    return fields
 
 
 def _length(shard: Mapping[str, Any]) -> int:
@@ -198,4 +231,6 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise DataError(f"{path.parent} has no {path.name}, so it is not complete; {remedy}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it is no object; {remedy}")
     return content

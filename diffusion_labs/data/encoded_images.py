@@ -1,8 +1,8 @@
 """Images that are decoded when they are asked for."""
 
 import io
-import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.class_numbers import Label, number_classes
+from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.decode import MAX_PIXELS, decode_image
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint, some
 from diffusion_labs.data.folder_index import Entry
 from diffusion_labs.data.image_source import ImageSource, check_options
+from diffusion_labs.data.patience import patiently
 
 
 class ImageOptions(TypedDict, total=False):
@@ -44,7 +47,8 @@ class EncodedImages(ImageSource):
         channels: 3 for RGB, 1 for grey.
         on_error: what to do with a file that cannot be decoded: ``"raise"``, or ``"skip"``: warn, count it,
             and put the next good image in its place, so that a batch keeps its size.
-        max_skipped: with ``"skip"``, raise when more files than this are bad.
+        max_skipped: with ``"skip"``, raise when more files than this are bad; when more than a tenth of some hundred
+            images are, as for ``TarStream``, if ``None``.
         max_pixels: files with more pixels count as bad; they are never decoded.
         num_classes: if given, integer labels must be 0..num_classes-1.
         class_names: if given, the classes in the order of their numbers, so that a test set without
@@ -52,12 +56,14 @@ class EncodedImages(ImageSource):
 
     Attributes:
         paths: of the images; in a tar, the path of the tar and the name in it.
+        damage: how many images this process has read, and skipped.
         skipped: the bad files met so far (in this process) and what is wrong with each.
         class_names: the name of each class; empty if there are no classes.
 
     Raises:
         DataError: for an argument or a label out of range; when reading, for a bad file with ``"raise"``, and when no
-            good file is left with ``"skip"``.
+            good file is left with ``"skip"``, or too many are bad.
+        UnavailableError: when reading, if the system fails, as without file handles, also after some attempts.
     """
 
     def __init__(
@@ -78,7 +84,7 @@ class EncodedImages(ImageSource):
         self.size = size
         self.channels = channels
         self.on_error = on_error
-        self.max_skipped = max_skipped
+        self.damage = Damage(on_error, max_skipped)
         self.max_pixels = max_pixels
         self.skipped: dict[Path, str] = {}
 
@@ -99,6 +105,17 @@ class EncodedImages(ImageSource):
     def open(self, index: int) -> Path | io.BytesIO:
         """The path of an image, or its bytes as a file."""
         raise NotImplementedError(f"{type(self).__name__} must define open")
+
+    def bytes_of(self, index: int) -> int:
+        """The size of an image's file; 0 where it is not known."""
+        return 0
+
+    def fingerprint(self) -> str:
+        """Of names below the root, classes and captions, and the sizes of some files; not of where the root is."""
+        names = (path.relative_to(self.root).as_posix() for path in self.paths)
+        labels = [] if self.labels is None else self.labels.tolist()
+        sizes = [self.bytes_of(index) for index in some(len(self))]
+        return fingerprint((*names, labels, self.class_names, self.captions, sizes))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -129,28 +146,21 @@ class EncodedImages(ImageSource):
             if path in self.skipped:
                 continue
             try:
-                image = decode_image(
-                    self.open(candidate),
-                    self.size,
-                    channels=self.channels,
-                    max_pixels=self.max_pixels,
-                    name=str(path),
-                )
+                image = patiently(partial(self._decoded, candidate))
             except DataError as error:
-                if self.on_error == "raise":
-                    raise
-                self._skip(path, error)
+                self.damage.bad(error)
+                self.skipped[path] = str(error)
             else:
+                self.damage.good()
                 return candidate, image
         last = self.skipped[self.paths[index - 1]]
         raise DataError(f"{self.root}: not one of its {len(self)} images can be read; the last: {last}")
 
-    def _skip(self, path: Path, error: DataError) -> None:
-        self.skipped[path] = str(error)
-        count = len(self.skipped)
-        warnings.warn(f"skipped {count} of {len(self)} images so far: {error}", stacklevel=4)
-        if self.max_skipped is not None and count > self.max_skipped:
-            raise DataError(
-                f"{self.root}: {count} images cannot be read, more than max_skipped={self.max_skipped}; "
-                f"the last: {error}"
-            )
+    def _decoded(self, index: int) -> Tensor:
+        return decode_image(
+            self.open(index),
+            self.size,
+            channels=self.channels,
+            max_pixels=self.max_pixels,
+            name=str(self.paths[index]),
+        )

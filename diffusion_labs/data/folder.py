@@ -34,3 +34,8 @@ class ImageFolder(EncodedImages):
     def open(self, index: int) -> Path:
         """The path of an image."""
         return self.paths[index]
+
+    def bytes_of(self, index: int) -> int:
+        """The size of an image's file; 0 if it is not there."""
+        path = self.paths[index]
+        return path.stat().st_size if path.exists() else 0

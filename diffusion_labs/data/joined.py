@@ -5,6 +5,7 @@ from typing import Any
 
 from diffusion_labs.data.batches import Batch, MapDataset, collect
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint, fingerprint_of
 
 
 class JoinedDataset:
@@ -29,6 +30,10 @@ class JoinedDataset:
         if len(set(lengths)) != 1:
             raise DataError(f"data sets to join must have the same samples, but they have {lengths}")
         self.datasets = datasets
+
+    def fingerprint(self) -> str:
+        """Of those of all data sets that have one."""
+        return fingerprint(fingerprint_of(dataset) for dataset in self.datasets)
 
     def __len__(self) -> int:
         return len(self.datasets[0])

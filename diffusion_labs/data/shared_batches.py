@@ -56,12 +56,20 @@ class SharedBatches:
         return start, start + share
 
     def _check_state(self, state: Mapping[str, Any], same: Sequence[str], optional: Sequence[str] = ()) -> None:
-        """Raise unless ``state`` is of the same stream, by the named values, some of which may be absent in both."""
+        """Raise unless ``state`` is of the same stream, by the named values, some of which may be absent in both.
+
+        The fingerprint of the data, "data", is compared where both have one, which states of before have not.
+        """
         own = self.state_dict()
-        missing = own.keys() - state.keys() - set(optional)
+        missing = own.keys() - state.keys() - {*optional, "data"}
         if missing:
             raise DataError(f"the state of the batches lacks {sorted(missing)}; it is not of this version")
         different = [name for name in (*same, *optional) if own.get(name) != state.get(name)]
         if different:
             pairs = ", ".join(f"{name} was {state.get(name)} and is {own.get(name)}" for name in different)
             raise DataError(f"the batches would not be those of the saved run: {pairs}; use the same values")
+        if {"data"} <= own.keys() & state.keys() and own["data"] != state["data"]:
+            raise DataError(
+                "the data is not that of the saved run: names or sizes of its files, or classes or captions, are "
+                "others; use the same data"
+            )

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby, islice
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ import torch
 
 from diffusion_labs.data.batches import Batch, epoch_order
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint_of
 from diffusion_labs.data.shared_batches import SharedBatches
 from diffusion_labs.randomness import SAMPLE_KEY, KeyedGenerator, keyed_uniform, sample_keys
 
@@ -108,6 +110,10 @@ class StreamBatches(SharedBatches):
         self.position += 1
         return {**self.stream.decode(samples, range(start - first, stop - first)), SAMPLE_KEY: keys}
 
+    @cached_property
+    def _data(self) -> str | None:
+        return fingerprint_of(self.stream)
+
     def shared(self, rank: int, world_size: int) -> "StreamBatches":
         """The same stream, from its beginning, for one of several ranks."""
         return StreamBatches(
@@ -119,6 +125,7 @@ class StreamBatches(SharedBatches):
         return {
             **super().state_dict(),
             "shards": len(self.stream),
+            **({} if self._data is None else {"data": self._data}),
             "buffer_size": self.buffer_size,
             "next": list(self._next),
             "held": torch.tensor([held[:2] for held in self._buffer], dtype=torch.long).view(-1, 2),
@@ -128,8 +135,9 @@ class StreamBatches(SharedBatches):
         """Go on where the stream of ``state`` was. The number of ranks may be another.
 
         Raises:
-            DataError: if seed, batch size, the size of the buffer or the number of shards differ, as then the batches
-                would be others, or the samples of its buffer are not where they were.
+            DataError: if seed, batch size, the size of the buffer, the number of shards or the ``fingerprint()`` of the
+                stream differ, as then the batches would be others, or the samples of its buffer are not where they
+                were.
         """
         self._check_state(state, ("seed", "batch_size", "shards", "buffer_size"))
         self._begin(state["epoch"])

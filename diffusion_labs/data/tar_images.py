@@ -6,7 +6,8 @@ from typing import Unpack
 
 from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.encoded_images import EncodedImages, ImageOptions
-from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.errors import DataError, UnavailableError
+from diffusion_labs.data.tar_files import open_tar
 from diffusion_labs.data.tar_index import list_tars
 from diffusion_labs.data.tar_members import MAX_BYTES
 
@@ -60,6 +61,13 @@ class TarImages(EncodedImages):
     def open(self, index: int) -> io.BytesIO:
         """The bytes of an image. The tar is opened anew, so workers and threads share no position in a file."""
         tar, offset, size = self.extents[index]
-        with tar.open("rb") as file:
-            file.seek(offset)
-            return io.BytesIO(file.read(size))
+        with open_tar(str(tar)) as file:
+            try:
+                file.seek(offset)
+                return io.BytesIO(file.read(size))
+            except OSError as error:
+                raise UnavailableError(f"{tar}: cannot be read ({error}); check the path and the disk") from error
+
+    def bytes_of(self, index: int) -> int:
+        """The size of an image's file."""
+        return self.extents[index].size

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -74,14 +75,15 @@ def read_tar(
         class_key: what the class is called in a ``.json``.
         max_bytes: larger images are damage.
     """
-    seen: set[str] = set()
+    seen: dict[str, bool] = {}  # whether there is an image
+    dotted: dict[str, str] = {}
     try:
-        for key, members in groupby(_members(file, mode), lambda pair: _key(pair[1])):
+        for key, members in groupby(_members(file, mode, dotted), lambda pair: _key(pair[1])):
             try:
                 files = _files(tar, members, image, max_bytes, class_key)
                 if key in seen:
                     raise DataError(f"{tar}: the files of {key!r} are not side by side; write the tar sorted by name")
-                seen.add(key)
+                seen[key] = files is not None
                 if files is None:
                     continue
                 found = sample(files)
@@ -90,6 +92,13 @@ def read_tar(
                 continue
             damage.good()
             yield found
+        lost = [name for key, name in dotted.items() if not seen.get(key)]
+        if lost:
+            warnings.warn(
+                f"{tar}: passed over {len(lost)} samples without an image by their name up to the first dot, such as "
+                f"{lost[0]}; if these are images, write them without other dots in their names",
+                stacklevel=2,
+            )
     except tarfile.TarError as error:
         damage.bad(DataError(f"{tar}: is no whole tar ({error}); decompress it if it is compressed, or get it again"))
     except OSError as error:
@@ -127,8 +136,13 @@ class _WholeStream:
         return data
 
 
-def _members(file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The files of a tar that may belong to samples; what ``tarfile`` meets in hostile ones is a ``TarError``."""
+def _members(
+    file: Any, mode: Literal["r:", "r|"], dotted: dict[str, str]
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The files of a tar that may belong to samples; what ``tarfile`` meets in hostile ones is a ``TarError``.
+
+    Others with the last suffix of an image, such as ``a.mask.png``, are put into ``dotted``, by the key of the sample.
+    """
     open_archive: Any = tarfile.open  # its types know nothing of ``members``
     try:
         source = file if mode == "r:" else _WholeStream(file)
@@ -137,8 +151,13 @@ def _members(file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[tarfile.Tar
                 archive.members.clear()  # else they are kept, and may be millions
                 if not 0 <= member.size <= FILE_BYTES:
                     raise tarfile.ReadError(f"it has a file of {member.size:,} bytes")
-                if not member.isdir() and _suffix(member) in SUFFIXES | TEXT_SUFFIXES:
+                if member.isdir():
+                    continue
+                suffix = _suffix(member)
+                if suffix in SUFFIXES | TEXT_SUFFIXES:
                     yield archive, member
+                elif suffix.endswith(tuple(SUFFIXES)):
+                    dotted.setdefault(_key(member), _shown(member))
     except (DataError, OSError, tarfile.TarError):
         raise
     except Exception as error:
@@ -156,7 +175,7 @@ def _files(
     images: list[tuple[str, Image]] = []
     texts: dict[str, bytes] = {}
     for archive, member in members:
-        name = member.name if member.name.isprintable() else ascii(member.name)
+        name = _shown(member)
         if not member.isreg() or member.issparse():
             raise DataError(f"{tar}, {name}: is a link, a device or sparse; only plain files are read: store it as one")
         is_text = _suffix(member) in TEXT_SUFFIXES
@@ -176,6 +195,10 @@ def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     assert file is not None  # it is a regular file
     return file.read()
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    return member.name if member.name.isprintable() else ascii(member.name)
 
 
 def _key(member: tarfile.TarInfo) -> str:

@@ -2,16 +2,17 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from diffusion_labs.data.batches import Batch, collate
 from diffusion_labs.data.class_numbers import class_number, numbered
 from diffusion_labs.data.damage import Damage
 from diffusion_labs.data.decode import MAX_PIXELS, decode_image
-from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.errors import DataError, UnavailableError
+from diffusion_labs.data.fingerprint import fingerprint, some
 from diffusion_labs.data.image_source import ImageSource, check_options
-from diffusion_labs.data.remote_file import shown
+from diffusion_labs.data.remote_file import is_url, shown
 from diffusion_labs.data.tar_files import open_tar, tar_names
 from diffusion_labs.data.tar_members import MAX_BYTES, SampleFiles, content, read_tar
 
@@ -99,6 +100,13 @@ class TarStream(ImageSource):
     def __len__(self) -> int:
         return len(self.tars)
 
+    def fingerprint(self) -> str:
+        """Of the names of the tars, the sizes of some that are on a disk, and the classes; not of where they are."""
+        names = [PurePosixPath(shown(tar)).name for tar in self.tars]
+        chosen = [Path(self.tars[number]) for number in some(len(self)) if not is_url(self.tars[number])]
+        sizes = [path.stat().st_size if path.exists() else 0 for path in chosen]
+        return fingerprint((*names, sizes, self.class_names, self.captions))
+
     def read(self, shard: int) -> Iterator[EncodedSample]:
         """The good samples of a tar, in its order."""
         tar = self.tars[shard]
@@ -129,6 +137,8 @@ class TarStream(ImageSource):
                     max_pixels=self.max_pixels,
                     name=sample.source,
                 )
+            except UnavailableError:
+                raise
             except DataError as error:
                 if number == 0:
                     self.decoding.bad(error)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffusion_labs.data.batches import Batch, MapDataset, collect
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint, fingerprint_of
 
 
 class Classes(MapDataset, Protocol):
@@ -72,6 +73,10 @@ class TemplateCaptions:
         """The caption of a sample of some class."""
         name = self.class_names[label]
         return self.templates[index % len(self.templates)].format(name=name, word=self.words[name])
+
+    def fingerprint(self) -> str:
+        """Of the data set's, if it has one, and the templates."""
+        return fingerprint((fingerprint_of(self.dataset), self.templates))
 
     def __len__(self) -> int:
         return len(self.dataset)

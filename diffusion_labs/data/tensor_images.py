@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import some
+from diffusion_labs.files import tensors_sha256
 
 
 class TensorImages:
@@ -61,6 +63,11 @@ class TensorImages:
         """``(channels, height, width)``."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def fingerprint(self) -> str:
+        """Of the classes, and of some images."""
+        some_images = self.images[some(len(self))]
+        return tensors_sha256({"images": some_images, "labels": self.labels})[:16]
 
     def __len__(self) -> int:
         return len(self.images)

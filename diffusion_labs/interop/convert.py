@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffusion_labs.files import whole_file
+from diffusion_labs.files import surviving_folder, whole_file
 from diffusion_labs.interop.compvis_autoencoder import load_compvis_autoencoder, to_compvis_autoencoder
 from diffusion_labs.interop.compvis_checkpoint import load_compvis_checkpoint, to_compvis_checkpoint
 from diffusion_labs.interop.compvis_unet import load_compvis_unet, to_compvis_unet
@@ -109,7 +109,7 @@ def read_model(
         FileNotFoundError: without such files.
         ValueError: for a format or a part that is not known; for missing sizes; or listing the weights that do not fit.
     """
-    source = Path(source)
+    source = surviving_folder(Path(source))
     if source.is_file():
         tensors = read_weights(source)
         kind = detect_format(tensors)

@@ -205,12 +205,18 @@ def load_foreign(module: nn.Module, tensors: Mapping[str, Tensor], rules: KeyRul
         for key, value in ours.items()
         if key in state and value.shape != state[key].shape
     ]
+    kinds = [  # floats of 8 bits are cast, as those of 16 are; integers would need the scale of their quantisation
+        f"{rules.their_key(key) or key}: {value.dtype} instead of {state[key].dtype}"
+        for key, value in ours.items()
+        if key in state and state[key].is_floating_point() and not value.is_floating_point()
+    ]
     problems = [
         f"{len(keys)} {what}: {_some(keys)}"
         for what, keys in (
             ("missing", missing if strict else []),
             ("unexpected", unexpected if strict else []),
             ("of another shape (after renaming)", shapes),
+            ("that are no floats", kinds),
         )
         if keys
     ]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffusion_labs.files import sha256, whole_folder
+from diffusion_labs.files import sha256, surviving_folder, whole_folder
 from diffusion_labs.pretrained.description import TOKENIZER, Described, build
 from diffusion_labs.pretrained.names import Components
 
@@ -60,9 +60,10 @@ def save_pretrained(
     described = Described(model, components)
     tensors = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors |= {f"{ARGUMENT}{place}": value for place, value in described.tensors.items()}
-    _check_free(folder)
-    if card is None and (folder / CARD).is_file():
-        card = (folder / CARD).read_text()
+    before = surviving_folder(folder)
+    _check_free(before)
+    if card is None and (before / CARD).is_file():
+        card = (before / CARD).read_text()
     with whole_folder(folder) as temporary:
         parts = list(_parted(tensors, max_file_size))
         for i, part in enumerate(parts):
@@ -101,6 +102,8 @@ def load_pretrained(folder: Path, components: Components | None = None) -> nn.Mo
             model = build(config["model"], arguments, folder, components)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{folder / CONFIG} is nested too deep, so it is damaged") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{folder / CONFIG} describes a {type(model).__name__}, which is no module")
     _fill(model, {key: value for key, value in tensors.items() if not key.startswith(ARGUMENT)}, folder)
@@ -191,6 +194,11 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None
         for what, keys in (
             ("missing", state.keys() - tensors.keys()),
             ("unexpected", tensors.keys() - state.keys()),
+            (
+                "of another kind of number",
+                {k for k in state.keys() & tensors.keys() if _kind(state[k]) != _kind(tensors[k])},
+            ),
+            ("of another type than the others of their layer", _mixed(model, tensors)),
             ("of another shape", {k for k in state.keys() & tensors.keys() if state[k].shape != tensors[k].shape}),
         )
         if keys
@@ -207,3 +215,22 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None
             state[key].data.copy_(tensor)
         else:
             state[key].data = tensor.clone()
+
+
+def _kind(tensor: Tensor) -> str:
+    """Numbers that may take each other's place: what computes in one float does in another, but not in 8 bits."""
+    if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return "float"
+    return "complex" if tensor.is_complex() else str(tensor.dtype)
+
+
+def _mixed(model: nn.Module, tensors: Mapping[str, Tensor]) -> set[str]:
+    """Parameters whose layer, built with one type, would have several; layers may differ from each other."""
+    mixed = set()
+    for prefix, layer in model.named_modules():
+        own = dict(layer.named_parameters(prefix, recurse=False))
+        stored = {key: tensors[key].dtype for key in own if key in tensors and _kind(tensors[key]) == "float"}
+        if len({value.dtype for value in own.values()}) == 1 < len(set(stored.values())):
+            usual = max(set(stored.values()), key=lambda dtype: (list(stored.values()).count(dtype), dtype.itemsize))
+            mixed |= {key for key, dtype in stored.items() if dtype != usual}
+    return mixed

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from diffusion_labs.files import surviving_folder
 from diffusion_labs.pretrained.folder import CONFIG, load_pretrained, read_config, save_pretrained
 from diffusion_labs.pretrained.names import Components
 
@@ -91,7 +92,7 @@ def push_to_hub(
 
 
 def _folder_of(source: str | Path, revision: str | None) -> Path:
-    folder = Path(source)
+    folder = surviving_folder(Path(source))
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision ({revision!r}) is for repositories of the hub, but {source} is a folder")

@@ -1,18 +1,23 @@
 """A run: a recipe carried out in a folder, and what is needed to use it afterwards."""
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diffusion_labs.files import write_json
+from diffusion_labs.locking import sole_user
 from diffusion_labs.recipes.catalogue import find_recipe
 from diffusion_labs.recipes.kinds import sizes_of
 from diffusion_labs.recipes.model_sizes import ModelSizes
 from diffusion_labs.recipes.stages import RUN_FILE, Stages, trained_weights
 from diffusion_labs.spelling import nearest
-from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint
+from diffusion_labs.training import CheckpointError, find_device, latest_checkpoint, load_newest
+from diffusion_labs.training.checkpoint import checkpoints, step_of
+
+DATA = ("data_dir", "tars")  # arguments that say where data is
 
 
 def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resume: bool = False) -> Stages:
@@ -22,20 +27,29 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
         name: of the recipe.
         arguments: of the recipe.
         run_dir: the run's folder; ``stages.carry_out(run_dir, options)`` comes next.
-        resume: go on with the run that is in the folder, if there is one.
+        resume: go on with the run that is in the folder, if there is one. Its arguments are as before, but ``steps``
+            may be larger, and the path of the data another, where the checkpoints have its ``fingerprint``, by which
+            ``carry_out`` refuses other data. ``run.json`` lists such changes.
 
     Raises:
-        CheckpointError: if it is no folder, or holds a run and ``resume`` is off, or a run by another recipe or
-            with other arguments.
+        CheckpointError: if it is no folder, or holds a run and ``resume`` is off, or a run by another recipe or with
+            other arguments; naming what differs.
+        InUseError: if another process is in the folder.
         ValueError: for arguments that the recipe cannot use.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise CheckpointError(f"{run_dir} is a file; give the run a folder, --run-dir")
-    told = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=_plain))}
+    if run_dir.exists() and os.environ.get("RANK", "0") == "0":  # of torchrun's processes, that which takes the folder
+        with sole_user(run_dir):
+            pass
+    told: dict[str, Any] = {"recipe": name, "arguments": json.loads(json.dumps(dict(arguments), default=_plain))}
     if has_checkpoint(run_dir):
         if not resume:
             raise CheckpointError(f"{run_dir} already holds a run; add --resume to go on, or choose another --run-dir")
-        _check_same(read_run(run_dir), told, run_dir)
+        before = read_run(run_dir)
+        changes = _changes(before, told, run_dir)
+        if listed := [*before.get("changes", []), *filter(None, [changes])]:
+            told["changes"] = listed
     stages = find_recipe(name)(**arguments)
     versions = {package: version(package) for package in ("diffusion-labs", "torch")}
     model = {"parts": dict(stages.parts), "model": dict(stages.description)}
@@ -45,8 +59,7 @@ def prepare_run(name: str, arguments: Mapping[str, Any], run_dir: Path, *, resum
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether a run in this folder has saved anything."""
-    stages = [run_dir, *(path for path in run_dir.glob("*") if path.is_dir())]
-    return any(latest_checkpoint(folder / "checkpoints") is not None for folder in stages)
+    return bool(_begun(run_dir))
 
 
 def load_run(run_dir: Path, device: str = "cpu", *, sigma_rel: float | None = None) -> tuple[Any, Any]:
@@ -127,17 +140,37 @@ def _plain(value: Any) -> str:
     return str(Path(value).resolve())
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
+def _begun(run_dir: Path) -> list[Path]:
+    """The folders of stages that have saved anything."""
+    stages = [run_dir, *(path for path in run_dir.glob("*") if path.is_dir())]
+    return [folder for folder in stages if latest_checkpoint(folder / "checkpoints") is not None]
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The arguments that are others than they were, and may be; empty if there are none."""
     if before["recipe"] != now["recipe"]:
         raise CheckpointError(f"{run_dir} is a run of the recipe '{before['recipe']}', not '{now['recipe']}'")
-    keys = sorted({*before["arguments"], *now["arguments"]})
-    changed = [
-        f"{key} was {before['arguments'].get(key)}, is {now['arguments'].get(key)}"
-        for key in keys
-        if before["arguments"].get(key) != now["arguments"].get(key)
-    ]
-    if changed:
+    was, is_now = before["arguments"], now["arguments"]
+    changed = [key for key in sorted({*was, *is_now}) if was.get(key) != is_now.get(key)]
+    refused = [key for key in changed if not _may_change(key, was.get(key), is_now.get(key), run_dir)]
+    if refused:
         raise CheckpointError(
-            f"{run_dir} was trained with other arguments ({'; '.join(changed)}); resume with the same ones, "
-            "or choose another --run-dir"
+            f"{run_dir} was trained with other arguments "
+            f"({'; '.join(f'{key} was {was.get(key)}, is {is_now.get(key)}' for key in refused)}); resume with the "
+            "same ones, or choose another --run-dir. More steps are possible, and another path of the same data "
+            "where checkpoints have its fingerprint"
         )
+    if not changed:
+        return {}
+    done = {folder.name: step_of(checkpoints(folder / "checkpoints")[-1]) for folder in _begun(run_dir)}
+    return {"steps_done": done, **{key: {"was": was.get(key), "is": is_now.get(key)} for key in changed}}
+
+
+def _may_change(key: str, was: Any, now: Any, run_dir: Path) -> bool:
+    """Whether a run can go on so. ``steps`` are those of the last stage, so no other has begun with its end."""
+    if key == "steps":
+        return isinstance(was, int) and isinstance(now, int) and now > was
+    if key not in DATA:
+        return False
+    states = [load_newest(folder / "checkpoints", ("batches",)) for folder in _begun(run_dir)]
+    return all(newest is not None and "data" in newest[1]["batches"] for newest in states)

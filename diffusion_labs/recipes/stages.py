@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from diffusion_labs.data import EncodedDataset, MapDataset
+from diffusion_labs.locking import sole_user
 from diffusion_labs.training import (
     CheckpointError,
     Experiment,
@@ -116,8 +118,14 @@ class Stages:
             run_dir: the run's folder.
             options: see ``TrainOptions``.
             trackers: beside those that the options name; each stage that trains is a run for them.
+
+        Raises:
+            InUseError: if another process carries them out in this folder.
         """
-        with joined(options.device, timeout=options.timeout):
+        with (
+            joined(options.device, timeout=options.timeout) as world,
+            sole_user(run_dir) if world.main else nullcontext(),
+        ):
             for stage in self.stages:
                 stage.carry_out(run_dir, options, trackers)
 

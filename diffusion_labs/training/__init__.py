@@ -1,5 +1,6 @@
 """Training: the objective, the loop, the average of the weights, and checkpoints that resume exactly."""
 
+from diffusion_labs.locking import InUseError
 from diffusion_labs.training.autoencoder_objective import (
     AutoencoderObjective,
     absolute_error,
@@ -45,6 +46,7 @@ __all__ = [
     "CheckpointError",
     "ContrastiveObjective",
     "Experiment",
+    "InUseError",
     "KLObjective",
     "MLflowTracker",
     "Objective",

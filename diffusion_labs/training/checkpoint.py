@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion_labs.files import flush, sha256
+from diffusion_labs.files import flush, replace_folder, sha256
 
 MANIFEST = "manifest.json"
 STRUCTURE = "structure.json"
@@ -27,7 +27,9 @@ class CheckpointError(RuntimeError):
 def save_checkpoint(
     folder: Path, step: int, state: dict[str, Any], keep: int = 3, keep_every: int | None = None
 ) -> Path:
-    """Write ``folder/step-N``, then delete all but the newest ``keep`` checkpoints.
+    """Write ``folder/step-N``, then delete those of earlier steps but for the newest, such that ``keep`` are there.
+
+    Those of later steps, which an interrupted run may have left, stay: see ``set_aside_later``.
 
     The files are written to a temporary folder and flushed to disk, with a manifest of their sizes and
     hashes, and the folder is renamed. A process that dies at any moment leaves the checkpoints before.
@@ -63,6 +65,7 @@ def snapshot(state: dict[str, Any]) -> Snapshot:
 
     Raises:
         TypeError: naming what a checkpoint cannot hold.
+        ValueError: naming two tensors that would have one name.
     """
     structure, tensors = {}, {}
     for key, value in state.items():
@@ -83,16 +86,14 @@ def write_checkpoint(folder: Path, step: int, state: Snapshot, keep: int = 3, ke
     try:
         temporary.mkdir(parents=True)
         _write(temporary, state)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        flush(folder)
+        replace_folder(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {folder} ({_free(folder)} free): {error}"
         ) from error
-    old = [path for path in checkpoints(folder)[:-keep] if keep_every is None or step_of(path) % keep_every]
+    earlier = [path for path in checkpoints(folder) if step_of(path) < step]
+    old = [path for path in earlier[: len(earlier) + 1 - keep] if keep_every is None or step_of(path) % keep_every]
     for path in (*old, *folder.glob(".tmp-*")):  # the latter: of killed saves
         shutil.rmtree(path, ignore_errors=True)
     return final
@@ -105,7 +106,7 @@ def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str
         CheckpointError: if a file is missing, truncated or changed since it was written.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest: dict[str, str] = {STRUCTURE: ""} | json.loads((path / MANIFEST).read_text())
         for name, digest in manifest.items():
             if keys is not None and name != STRUCTURE and Path(name).stem not in keys:
                 continue
@@ -117,7 +118,7 @@ def load_checkpoint(path: Path, keys: tuple[str, ...] | None = None) -> dict[str
         for key, skeleton in chosen.items():
             tensors = load_file(path / f"{key}.safetensors") if f"{key}.safetensors" in manifest else {}
             state[key] = _join(skeleton, tensors)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {type(error).__name__}: {error}") from error
     return state
 
@@ -139,6 +140,17 @@ def load_newest(folder: Path, keys: tuple[str, ...] | None = None) -> tuple[Path
                 raise CheckpointError(f"none of the {len(found)} checkpoints in {folder} is whole: {error}") from error
             warnings.warn(f"{error}; taking the checkpoint before it", stacklevel=2)
     return None
+
+
+def set_aside_later(folder: Path, step: int) -> None:
+    """Rename the checkpoints of the steps after one, which a run goes through again: they are of no run any more.
+
+    They could not be read, which may have passed, so nothing is deleted.
+    """
+    for path in checkpoints(folder):
+        if step_of(path) > step:
+            aside = path.rename(path.with_name(f"{path.name}.set-aside-{uuid.uuid4().hex[:8]}"))
+            warnings.warn(f"{path} is set aside as {aside.name}, as the run goes on from step {step}", stacklevel=2)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -178,6 +190,8 @@ def _write(folder: Path, state: Snapshot) -> None:
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors of a nested value to ``tensors``, and describe the rest in JSON."""
     if isinstance(value, Tensor):
+        if name in tensors:
+            raise ValueError(f"two tensors of the state have the name '{name}' when their keys are joined; rename one")
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}
     if isinstance(value, dict):

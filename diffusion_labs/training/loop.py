@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -16,16 +17,19 @@ from torch import Tensor, nn
 
 from diffusion_labs.checkpointing import set_checkpointing
 from diffusion_labs.data.batches import Batch
+from diffusion_labs.locking import sole_user
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
     load_newest,
+    set_aside_later,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
 from diffusion_labs.training.experiment import Experiment, Preview
 from diffusion_labs.training.heartbeat import Heartbeat
+from diffusion_labs.training.learning_rate import follow_schedule
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
 from diffusion_labs.training.parallelism import (
@@ -67,6 +71,9 @@ def train(
     waits for the device only where something is written. Checkpoints are written while training goes on; one that
     cannot be written is warned of.
 
+    A run that is resumed with more steps goes on as one that has so many from its beginning: its learning rate is that
+    of the longer schedule from there on, which is larger than where the shorter one was, and at its end.
+
     Started by ``torchrun``, each process has its share of every batch. What a batch is, and when a step is done, does
     not depend on how many there are, nor on how they share the model. The first of them writes.
 
@@ -80,6 +87,7 @@ def train(
 
     Raises:
         Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
+        InUseError: if another process trains in the folder.
         CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
             last, cannot be written.
         OptionError: if the processes, or the model, cannot be trained so.
@@ -90,7 +98,7 @@ def train(
     settings = {"model": experiment.description, **(about or {}), "options": asdict(options)}
     run = TrackedRun(name or run_dir.resolve().name, run_dir, json.loads(json.dumps(settings, default=str)))
     tracking = Tracking([*named_trackers(options.track), *trackers], run)
-    with joined(options.device, timeout=options.timeout) as world:
+    with joined(options.device, timeout=options.timeout) as world, sole_user(run_dir) if world.main else nullcontext():
         return _train(experiment, run_dir, options, world, tracking)
 
 
@@ -113,6 +121,7 @@ def _train(
     newest = load_newest(checkpoint_dir)
     if newest is not None:
         state.load_state_dict(newest[1], world)
+        follow_schedule(state.scheduler)
     objective, tensors = _prepared(state, options, world, device)
 
     log_of = RunLog if world.main else SilentLog
@@ -123,6 +132,7 @@ def _train(
         run_dir / SNAPSHOTS, keep=1, keep_every=1, failures=options.failed_saves, thread=writer.thread
     )
     if world.main:
+        set_aside_later(checkpoint_dir, state.step)
         remove_later_snapshots(run_dir, state.step)
     heartbeat = Heartbeat(world, options.timeout)
 
@@ -198,7 +208,8 @@ def _train(
                 )
             if experiment.preview is not None and (state.step % options.preview_every == 0 or last):
                 picture = _preview(state, experiment.preview, run_dir / "samples", world)
-                log.picture(state.step, picture)
+                if picture is not None:
+                    log.picture(state.step, picture)
         world.wait()  # for what the first process writes last
     return state
 
@@ -223,10 +234,19 @@ def _prepared(
     return share(state, sharing, world, device, tensors.peers), tensors
 
 
-def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
-    """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept."""
+def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor | None:
+    """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept.
+
+    ``None`` if it cannot be written, which is warned of.
+    """
     with nullcontext(folder) if world.main else TemporaryDirectory() as place, gathered(state.ema.model) as model:
-        return draw(model, Path(place) / f"step-{state.step:08d}.png")
+        path = Path(place) / f"step-{state.step:08d}.png"
+        try:
+            return draw(model, path)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            warnings.warn(f"{path} cannot be written ({error}); training goes on without it", stacklevel=3)
+            return None
 
 
 def backward(objective: nn.Module, batches: Sequence[Batch], device: torch.device, precision: torch.autocast) -> Tensor:

@@ -1,7 +1,7 @@
 """Updates of the weights, of which the host learns later whether the device made them."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.batches import Batch
-from diffusion_labs.training.checkpoint import save_checkpoint
+from diffusion_labs.training.checkpoint import CheckpointError, save_checkpoint
 from diffusion_labs.training.experiment import batch_size
 from diffusion_labs.training.state import TrainState, random_state, set_random_state
 
@@ -169,11 +169,24 @@ class Updates:
         if guard.in_a_row <= self.skipped_updates:
             warnings.warn(f"{what}; skipped so far: {guard.skipped}", stacklevel=4)
             return
-        kept = save_checkpoint(self.folder, step, {"batches": list(update.batches)}, keep=1)
+        try:
+            kept = save_checkpoint(self.folder, step, {"batches": holdable(update.batches)}, keep=1)
+            where = f"its batches are in {kept}"
+        except (CheckpointError, ValueError) as error:
+            where = f"its batches are lost: {error}"
         raise FloatingPointError(
-            f"{what}, like {self.skipped_updates} before it; its batches are in {kept}. Lower the learning rate, or "
-            "look at the data. Earlier checkpoints are kept"
+            f"{what}, like {self.skipped_updates} before it; {where}. Lower the learning rate, or look at the data. "
+            "Earlier checkpoints are kept"
         )
+
+
+def holdable(value: Any) -> Any:
+    """A batch with what a checkpoint cannot hold, such as paths, as text."""
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): holdable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [holdable(item) for item in value]
+    return value if value is None or isinstance(value, Tensor | bool | int | float | str) else str(value)
 
 
 def step_unless(refused: Tensor, optimizer: Any) -> None:

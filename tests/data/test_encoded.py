@@ -1,11 +1,13 @@
 """A data set kept after a network: the same samples, whole shards, and nothing mixed up."""
 
+import json
 import shutil
 import threading
 
 import pytest
 import torch
 
+from diffusion_labs import files
 from diffusion_labs.data import Batches, DataError, EncodedDataset, encode_dataset
 
 SAMPLES = [{"x": torch.full((2,), float(i)), "caption": f"number {i}", "class": i % 3} for i in range(23)]
@@ -129,6 +131,44 @@ def test_damage_is_named(tmp_path):
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(DataError, match=r"index\.json cannot be read"):
         EncodedDataset(tmp_path)
+
+
+def test_lists_are_verified_as_tensors_are(tmp_path):
+    encode(tmp_path)
+    lists, index = tmp_path / "shard-00000-of-00003" / "lists.json", tmp_path / "index.json"
+    content = lists.read_text()
+    lists.write_text(content.replace("number 3", "number 9"))
+    with pytest.raises(DataError, match=r"shard-00000-of-00003 is damaged: the sha256 of its lists\.json"):
+        EncodedDataset(tmp_path)
+    encode(tmp_path)  # does not make it whole
+    with pytest.raises(DataError, match=r"shard-00000-of-00003 is damaged"):
+        EncodedDataset(tmp_path)
+    lists.write_text('{"caption": ["only one"]}')
+    with pytest.raises(DataError, match=r"lengths .*'caption': 1"):
+        EncodedDataset(tmp_path, verify=False)
+    lists.write_text(content)
+    before = json.loads(index.read_text())
+    index.write_text(json.dumps({key: value for key, value in before.items() if key != "lists"}))  # an early one
+    assert EncodedDataset(tmp_path)[3]["caption"] == "number 3"
+    encode(tmp_path)
+    assert json.loads(index.read_text()) == before
+
+
+@pytest.mark.parametrize("moment", range(1, 8))
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch, moment):
+    """A copy of the folder at each moment in which something is flushed is what a kill leaves."""
+    folder, killed, moments, flush = tmp_path / "data", tmp_path / "killed", [], files.flush
+
+    def copied(path):
+        moments.append(path)
+        if len(moments) == moment:
+            shutil.copytree(folder, killed)
+        flush(path)
+
+    monkeypatch.setattr(files, "flush", copied)
+    encode(folder)
+    encode(killed)
+    assert contents(killed) == contents(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import struct
 import warnings
 import zlib
@@ -11,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_labs.data import Batches, DataError, ImageFolder
+from diffusion_labs.data import Batches, DataError, ImageFolder, patience
 from diffusion_labs.data.decode import decode_image
+from diffusion_labs.data.errors import UnavailableError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -91,6 +93,10 @@ class TestDecode:
     def test_half_transparent_is_half_white(self, tmp_path):
         Image.new("RGBA", (4, 4), (0, 0, 0, 128)).save(tmp_path / "a.png")
         assert decode_image(tmp_path / "a.png", 4).unique().tolist() == [127]
+
+    def test_a_transparent_value_of_16_bits_is_white(self, tmp_path):
+        Image.fromarray(np.full((4, 4), 257, np.uint16)).save(tmp_path / "a.png", transparency=257)
+        assert (decode_image(tmp_path / "a.png", 4) == 255).all()
 
     def test_16_bit_is_scaled_not_cut(self, tmp_path):
         values = np.array([[0, 257, 32768, 65535]] * 4, dtype=np.uint16)
@@ -334,7 +340,7 @@ class TestBadFiles:
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     def test_skip_replaces_warns_and_counts(self, folder):
         dataset = ImageFolder(folder, 4, on_error="skip")
-        with pytest.warns(UserWarning, match=r"skipped \d of 5 images so far: .*png") as caught:
+        with pytest.warns(UserWarning, match=r"skipped \d of \d samples so far: .*png") as caught:
             batch = dataset.__getitems__(range(5))
         assert colours(batch["x"]) == [list(colour) for colour in (RED, GREEN, GREEN, GREEN, RED)]
         assert len([warning for warning in caught if warning.category is UserWarning]) == 3
@@ -353,7 +359,7 @@ class TestBadFiles:
 
     @pytest.mark.filterwarnings("ignore")
     def test_limits(self, folder):
-        with pytest.raises(DataError, match="2 images cannot be read, more than max_skipped=1"):
+        with pytest.raises(DataError, match="2 of 3 samples are damaged, more than 1;"):
             ImageFolder(folder, 4, on_error="skip", max_skipped=1).__getitems__(range(5))
         for index in (0, 3):
             (folder / f"{index}.png").write_bytes(b"")
@@ -362,13 +368,46 @@ class TestBadFiles:
             with pytest.raises(DataError, match="not one of its 5 images can be read"):
                 dataset[2]
 
+    @pytest.mark.filterwarnings("ignore")
+    def test_as_many_may_be_bad_as_in_a_stream(self, tmp_path):
+        for index in range(300):
+            plain(tmp_path / f"{index:03}.png") if index % 5 else (tmp_path / f"{index:03}.png").write_bytes(b"")
+        dataset = ImageFolder(tmp_path, 4, on_error="skip")
+        with pytest.raises(DataError, match=r"samples are damaged, more than 10%"):
+            dataset.__getitems__(range(300))
+        assert len(ImageFolder(tmp_path, 4, on_error="skip", max_skipped=60).__getitems__(range(300))["x"]) == 300
+
+    def test_an_error_of_the_system_is_no_damage(self, tmp_path, monkeypatch):
+        for index, colour in enumerate((RED, GREEN)):
+            plain(tmp_path / f"{index}.png", colour)
+        dataset, waited = ImageFolder(tmp_path, 4, on_error="skip"), []
+        monkeypatch.setattr(patience.time, "sleep", waited.append)
+        held, (soft, hard) = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        try:
+            while True:
+                held.append(open(os.devnull))  # noqa: SIM115
+        except OSError:
+            pass
+        try:
+            with pytest.raises(UnavailableError, match=r"0\.png: cannot be read now \(.*Too many open files"):
+                dataset[0]
+            monkeypatch.setattr(patience.time, "sleep", lambda seconds: held.pop().close())
+            assert colours(dataset[0]["x"][None]) == [list(RED)]
+        finally:
+            for file in held:
+                file.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert waited == [1, 4, 16]
+        assert not dataset.skipped
+
     def test_class_and_caption_follow_the_replacement(self, tmp_path):
         plain(tmp_path / "b.png", BLUE)
         (tmp_path / "a.png").write_bytes(b"")
         records = [{"file_name": f"{name}.png", "class": name, "caption": f"a {name}"} for name in "ab"]
         write_metadata(tmp_path, *records)
         dataset = ImageFolder(tmp_path, 4, on_error="skip")
-        with pytest.warns(UserWarning, match="skipped 1 of 2"):
+        with pytest.warns(UserWarning, match="skipped 1 of 1"):
             sample = dataset[0]
         assert (int(sample["class"]), sample["caption"]) == (1, "a b")
 

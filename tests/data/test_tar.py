@@ -78,7 +78,7 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
     with pytest.raises(DataError, match=r"a\.tar/a\.png: cannot be decoded"):
         TarImages(write_tar(tmp_path / "b" / "a.tar", {"a.png": b"no image", "b.png": png(COLOURS["b"])}), 4)[0]
     dataset = TarImages(tmp_path / "b", 4, on_error="skip")
-    with pytest.warns(UserWarning, match="skipped 1 of 2"):
+    with pytest.warns(UserWarning, match="skipped 1 of 1"):
         assert dataset[0]["x"].amax((1, 2)).tolist() == [0, 255, 0]
     with pytest.raises(DataError, match=r"caption is '', but in .*a\.png it is None"):
         TarImages(tar, 4)
@@ -100,6 +100,20 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
 def test_faults_of_samples(tmp_path, files, message):
     with pytest.raises(DataError, match=message):
         TarImages(write_tar(tmp_path / "a.tar", files), 4)
+
+
+def test_images_with_dots_in_their_names_are_told_of(tmp_path):
+    """The name of a sample ends at the first dot, as WebDataset has it, where ``a.mask.png`` belongs to ``a.png``."""
+    files = {
+        "a.png": png(COLOURS["a"]),
+        "a.mask.png": b"",
+        "b.v1.png": b"",
+        "c.v1.jpg": b"",
+        "d.png": png(COLOURS["b"]),
+    }
+    with pytest.warns(UserWarning, match=r"passed over 2 samples .*such as b\.v1\.png") as warned:
+        assert len(TarImages(write_tar(tmp_path / "a.tar", files), 4)) == 2
+    assert len(warned) == 1
 
 
 def test_faults_of_files(tmp_path):

@@ -147,3 +147,14 @@ def test_rows_of_one_tensor_that_have_keys_of_their_own() -> None:
     for lonely in ({"attn.to_q.weight": torch.ones(2, 1)}, theirs | {"attn.to_k.weight": torch.ones(2, 2)}):
         ours, unknown = rules.to_ours(lonely)
         assert (ours, unknown) == ({}, list(lonely))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_what_is_no_float_is_no_weight(dtype: torch.dtype) -> None:
+    module = nn.Linear(1, 1)
+    weights = {"w": torch.ones(1, 1, dtype=dtype), "b": torch.zeros(1)}
+    rules = KeyRules([KeyRule("w", "weight"), KeyRule("b", "bias")])
+    with pytest.raises(ValueError, match=rf"1 that are no floats: .*w: {dtype} instead of torch.float32"):
+        load_foreign(module, weights, rules)
+    load_foreign(module, weights | {"w": torch.full((1, 1), 1.5, dtype=torch.float8_e4m3fn)}, rules)
+    assert module.weight.item() == 1.5

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import diffusion_labs as dl
-from diffusion_labs import from_pretrained, save_pretrained
+from diffusion_labs import files, from_pretrained, save_pretrained
 from diffusion_labs.files import sha256, whole_folder
 from tests.catalogue import TinyNetwork, network, tiny_kl
 
@@ -199,10 +200,54 @@ def test_a_rename_that_fails_gives_the_old_folder_back(saved: Path, monkeypatch:
             raise OSError("no")
         return rename(self, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda left, right: False)
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="no"), whole_folder(saved) as temporary:
         (temporary / "a").touch()
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_kill_at_any_moment_leaves_the_old_model_or_the_new(
+    saved: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """Where a disk cannot exchange folders, the old one has another name for a moment, by which it is found."""
+    (saved / "README.md").write_text("mine")
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda left, right: False)
+    moments = 0
+
+    def kept(*_: object, **__: object) -> None:
+        nonlocal moments
+        moments += 1
+        killed = tmp_path_factory.mktemp("killed") / "parent"
+        shutil.copytree(saved.parent, killed)
+        found = files.surviving_folder(killed / "saved")
+        assert {path.name: path.read_bytes() for path in found.iterdir()} in (before, {"a": b""})
+        if found.name != "saved":
+            assert isinstance(from_pretrained(killed / "saved"), torch.nn.Module)
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "rename", rename)
+                patch.setattr(files, "flush", lambda path: None)
+                save_pretrained(tiny_kl(), killed / "saved")
+            assert (killed / "saved" / "README.md").read_text() == "mine"
+            assert not [path.name for path in killed.iterdir() if ".old-" in path.name]
+
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        kept()
+        renamed = rename(self, target)
+        kept()
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", watched)
+    with whole_folder(saved) as temporary:
+        (temporary / "a").touch()
+        monkeypatch.setattr(files, "flush", kept)
+    assert moments >= (2 if exchanges else 6)
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
 def test_other_files_are_not_lost(tmp_path: Path) -> None:
@@ -214,6 +259,9 @@ def test_other_files_are_not_lost(tmp_path: Path) -> None:
         save_pretrained(tiny_kl(), tmp_path)
     with pytest.raises(FileExistsError, match="is a file"):
         save_pretrained(tiny_kl(), tmp_path / "config.json")
+
+
+BIAS = "model.model.conv_in.bias"
 
 
 def lacks_config(folder: Path) -> None:
@@ -262,6 +310,30 @@ def has_another_shape(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors.update({"model.model.conv_in.bias": torch.zeros(1)}))
 
 
+def has_integers(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].to(torch.int64)}))
+
+
+def has_complex_numbers(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].to(torch.complex64)}))
+
+
+def has_8_bits(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].to(torch.float8_e4m3fn)}))
+
+
+def has_half_a_layer_in_half_precision(folder: Path) -> None:
+    change_weights(folder, lambda tensors: tensors.update({BIAS: tensors[BIAS].half()}))
+
+
+def is_nested_too_deep(folder: Path) -> None:
+    def nest(config: dict[str, Any]) -> None:
+        for _ in range(900):
+            config["model"] = [config["model"]]
+
+    edit(folder, nest)
+
+
 def lacks_betas(folder: Path) -> None:
     change_weights(folder, lambda tensors: tensors.pop("argument:schedule.betas"))
 
@@ -279,6 +351,11 @@ def has_an_unknown_tag(folder: Path) -> None:
 
 
 DAMAGE = {
+    has_integers: (ValueError, rf"1 of another kind of number: \['{BIAS}'\]"),
+    has_complex_numbers: (ValueError, rf"describes: 1 of another kind of number: \['{BIAS}'\]\. Parts"),
+    has_8_bits: (ValueError, rf"describes: 1 of another kind of number: \['{BIAS}'\]\. Parts"),
+    has_half_a_layer_in_half_precision: (ValueError, rf"of another type than .* of their layer: \['{BIAS}'\]"),
+    is_nested_too_deep: (ValueError, "config.json is nested too deep"),
     lacks_config: (FileNotFoundError, "saved has no config.json; give a folder that save_pretrained wrote"),
     lacks_weights: (FileNotFoundError, "saved has no model.safetensors, which its config.json lists"),
     cut_config: (ValueError, "config.json is damaged"),

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, verified, and free of code."""
 
+import json
 import os
 import pickle
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_labs import files
 from diffusion_labs.training import (
     CheckpointError,
     checkpoint,
@@ -20,7 +22,7 @@ from diffusion_labs.training import (
     load_newest,
     save_checkpoint,
 )
-from diffusion_labs.training.checkpoint import checkpoints
+from diffusion_labs.training.checkpoint import checkpoints, set_aside_later
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 
 STATE = {
@@ -68,6 +70,19 @@ def test_some_are_kept_for_ever(tmp_path: Path) -> None:
     for step in range(1, 13):
         save_checkpoint(tmp_path, step, {"step": step}, keep=2, keep_every=5)
     assert [path.name[-2:] for path in sorted(tmp_path.iterdir())] == ["05", "10", "11", "12"]
+
+
+def test_what_was_just_written_stays_whatever_later_steps_are_there(tmp_path: Path) -> None:
+    for step in (100, 200, 300, 150):
+        path = save_checkpoint(tmp_path, step, {"step": step}, keep=1)
+        assert load_checkpoint(path)["step"] == step
+    assert [path.name[-3:] for path in checkpoints(tmp_path)] == ["150", "300"]
+    (tmp_path / "step-00000300" / "structure.json").unlink()
+    with pytest.warns(UserWarning, match="step-00000300 is set aside as step-00000300.set-aside-.*from step 150"):
+        set_aside_later(tmp_path, 150)
+    save_checkpoint(tmp_path, 300, {"step": 300}, keep=1)
+    assert load_newest(tmp_path)[1] == {"step": 300}
+    assert len([*tmp_path.glob("step-00000300.set-aside-*/manifest.json")]) == 1
 
 
 def test_every_flipped_byte_and_every_truncation_is_noticed(tmp_path: Path) -> None:
@@ -130,6 +145,26 @@ def test_leftovers_of_a_killed_save_are_no_checkpoint(tmp_path: Path) -> None:
     shutil.copytree(path, tmp_path / ".tmp-0123")
     (tmp_path / ".tmp-0123" / "structure.json").unlink()
     assert latest_checkpoint(tmp_path) == path
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", '{"structure.json": 1}', "{}"])
+@pytest.mark.parametrize("file", ["manifest.json", "structure.json"])
+def test_json_of_another_kind_is_damage(tmp_path: Path, file: str, content: str) -> None:
+    for step in (1, 2):
+        path = save_checkpoint(tmp_path, step, {"step": step})
+    (path / file).write_text(content)
+    manifest = {"structure.json": files.sha256(path / "structure.json")}
+    if file == "structure.json" and content != "{}":  # a hash that fits helps nothing
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="taking the checkpoint before it"):
+        assert load_newest(tmp_path, ("step",))[1] == {"step": 1}
+
+
+@pytest.mark.parametrize("keys", [{"a.b": 0, "a": {"b": 1}}, {0: 5, "0": 7}])
+def test_tensors_that_would_share_a_name_are_refused(tmp_path: Path, keys: dict) -> None:
+    state = torch.utils._pytree.tree_map(torch.tensor, {"x": keys})
+    with pytest.raises(ValueError, match=r"two tensors of the state have the name 'x\.(a\.b|0)'"):
+        save_checkpoint(tmp_path, 1, state)
 
 
 def test_other_mistakes_are_named(tmp_path: Path) -> None:

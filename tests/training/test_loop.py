@@ -7,12 +7,15 @@ import signal
 from collections.abc import Container
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
 import diffusion_labs as dl
 from diffusion_labs.data import Batches
+from diffusion_labs.locking import InUseError
 from diffusion_labs.training import (
     CheckpointError,
     Experiment,
@@ -20,6 +23,7 @@ from diffusion_labs.training import (
     Stopped,
     TrainOptions,
     TrainState,
+    WarmupCosine,
     checkpoint,
     latest_checkpoint,
     load_checkpoint,
@@ -116,6 +120,21 @@ def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, 
     ]
     assert_equal_states(*snapshots)
     assert [name[-2:] for name, _ in snapshots[0]] == ["05", "10", "12"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_run_made_longer_has_the_learning_rates_of_the_longer_from_there_on(
+    make_experiment, run_dir, tmp_path, fused: bool
+) -> None:
+    def rates(folder, steps: int) -> list[float]:
+        experiment, seen = make_experiment(fused=fused, steps=steps, learning_rate=WarmupCosine(steps, warmup=1)), []
+        experiment.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
+        train(experiment, folder, EVERY_FIVE)
+        return seen
+
+    whole = rates(tmp_path / "whole", 12)
+    assert rates(run_dir, 6) != whole[:6]
+    assert rates(run_dir, 12) == whole[6:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -272,6 +291,24 @@ def test_a_loss_that_is_never_finite_ends_the_run_and_is_not_saved(make_experime
         assert_equal_states(batch, next(expected))
 
 
+@pytest.mark.filterwarnings("ignore:the update after")
+def test_a_batch_that_a_checkpoint_cannot_hold_does_not_hide_why_the_run_ends(
+    run_dir, make_experiment, monkeypatch
+) -> None:
+    data = [{"x": torch.zeros(1, 8, 8, dtype=torch.uint8), "class": 0, "path": Path(f"{i}.png")} for i in range(8)]
+    experiment = make_experiment(batches=Batches(data, 8))
+    experiment.objective.loss = NotFinite()
+    with pytest.raises(FloatingPointError, match="its batches are in"):
+        train(experiment, run_dir, TrainOptions(skipped_updates=0))
+    (batch, _) = load_checkpoint(run_dir / "skipped" / "step-00000000")["batches"]
+    assert sorted(batch["path"]) == [f"{i}.png" for i in range(8)]
+    monkeypatch.setattr(checkpoint, "_write", FullDisk({}).fail)
+    experiment = make_experiment()
+    experiment.objective.loss = NotFinite()
+    with pytest.raises(FloatingPointError, match=r"its batches are lost: .* No space left"):
+        train(experiment, run_dir, TrainOptions(skipped_updates=0))
+
+
 @pytest.mark.parametrize("damage", [damaged_file, missing_file], ids=lambda damage: damage.__name__)
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(
     make_experiment, run_dir, tmp_path, damage
@@ -297,6 +334,10 @@ class FullDisk:
     def __init__(self, steps: Container[int]) -> None:
         self.steps = steps
         self.write = checkpoint._write
+
+    def fail(self, folder, state) -> None:
+        """What writes nothing."""
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     def __call__(self, folder, state) -> None:
         if state.structure["step"]["value"] in self.steps:
@@ -404,3 +445,26 @@ def test_the_state_holds_what_it_says(make_experiment) -> None:
         TrainState(make_experiment(), (0.05,)).load_state_dict(state)
     del state["power_averages"]  # as in checkpoints of earlier versions
     TrainState(make_experiment()).load_state_dict(state)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_disturbs_nothing(make_experiment, run_dir, tmp_path) -> None:
+    refused, other = [], make_experiment()
+
+    def second() -> None:
+        try:
+            train(other, run_dir, EVERY_FIVE)
+        except InUseError as error:
+            refused.append(error)
+
+    def start() -> None:
+        if not refused:
+            thread = Thread(target=second)
+            thread.start()
+            thread.join()
+
+    experiment = make_experiment()
+    experiment.batches = DyingBatches(experiment.batches, 13, start)
+    state = train(experiment, run_dir, EVERY_FIVE)
+    assert len(refused) == 1
+    assert_equal_states(state.state_dict(), train(make_experiment(), tmp_path / "alone", EVERY_FIVE).state_dict())
+    assert_equal_states(train(make_experiment(), run_dir, EVERY_FIVE).state_dict(), state.state_dict())
