@@ -98,7 +98,9 @@ def share(state: TrainState, sharing: Sharing, world: World, device: torch.devic
     if world.data_size == 1:
         return state.objective
     if sharing.parallelism == "ddp":
-        return nn.parallel.DistributedDataParallel(state.objective, process_group=peers)
+        whole_model = nn.parallel.DistributedDataParallel(state.objective, process_group=peers)
+        whole_model.broadcast_buffers = False  # as with FSDP2: they are what each process has counted of its batches
+        return whole_model
     before = dict(state.objective.named_parameters())
     shard(state.objective, sharing, world, device)
     for average in (state.ema, *state.power_averages):
