@@ -79,7 +79,7 @@ def train(
         about: plain data about the run, for them.
 
     Raises:
-        Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
+        Stopped: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the current update is finished and saved.
         CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
             last, cannot be written.
         OptionError: if the processes, or the model, cannot be trained so.

@@ -27,6 +27,7 @@ from diffusion_labs.training import (
 )
 from diffusion_labs.training.checkpoint import checkpoints
 from diffusion_labs.training.log import RunLog, read_metrics
+from diffusion_labs.training.stop_signals import stop_signals
 from tests.catalogue import SCHEDULES
 
 EVERY_FIVE = TrainOptions(resume=True, save_every=5, log_every=4)
@@ -118,11 +119,17 @@ def test_a_killed_run_continues_bit_for_bit(make_experiment, run_dir, tmp_path, 
     assert [name[-2:] for name, _ in snapshots[0]] == ["05", "10", "12"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_resumes_exactly(make_experiment, run_dir, tmp_path, number) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_finish_the_step_save_and_resume_exactly(make_experiment, run_dir, tmp_path, number) -> None:
+    """Each arrives twice, as from a scheduler and a launcher."""
     whole = train(make_experiment(), tmp_path / "whole", TrainOptions())
     experiment = make_experiment()
-    experiment.batches = DyingBatches(experiment.batches, 13, lambda: os.kill(os.getpid(), number))
+
+    def twice() -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+
+    experiment.batches = DyingBatches(experiment.batches, 13, twice)
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped at step 7 of 12") as stopped:
         train(experiment, run_dir, TrainOptions())
@@ -130,6 +137,20 @@ def test_a_signal_finishes_the_step_saves_and_resumes_exactly(make_experiment, r
     assert signal.getsignal(number) is before
     resumed = train(make_experiment(), run_dir, TrainOptions(resume=True))
     assert_equal_states(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_second_press_of_ctrl_c_ends_at_once_and_an_ignored_signal_stays_so(monkeypatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    clock = iter([0.0, 0.5, 2.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stopping:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stopping
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert len(stopping) == 2
+        signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_between_the_save_and_the_end_of_a_step_stops_the_next(make_experiment, run_dir, monkeypatch) -> None:
