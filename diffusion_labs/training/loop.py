@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
     load_newest,
+    step_of,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
@@ -49,6 +51,9 @@ from diffusion_labs.training.tensor_parallelism import (
 from diffusion_labs.training.trackers import TrackedRun, Tracker, Tracking, named_trackers
 from diffusion_labs.training.updates import Updates
 from diffusion_labs.training.world import World, joined, local_device
+
+OUT_OF_MEMORY = """Resume with --checkpointing full, which computes blocks again, or on more processes, or with \
+--parallelism fsdp; or begin a new run with a smaller batch_size and a larger accumulate. `plan` tells what fits"""
 
 
 def train(
@@ -86,6 +91,7 @@ def train(
         TrackerError: if a tracker cannot begin.
         FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
             ``skipped``, and the checkpoints before it are kept.
+        Exception: of the data, of the objective, or for want of memory; one process has then saved the last update.
     """
     settings = {"model": experiment.description, **(about or {}), "options": asdict(options)}
     run = TrackedRun(name or run_dir.resolve().name, run_dir, json.loads(json.dumps(settings, default=str)))
@@ -155,9 +161,32 @@ def _train(
             skipped_updates=options.skipped_updates,
             folder=run_dir / "skipped" if world.size == 1 else run_dir / "skipped" / f"rank-{world.rank}",
         )
+
+        def save_whole() -> None:
+            """Save the last update when an error has ended the training, of one process: others would wait."""
+            try:
+                batches = updates.go_back()
+                writer.finish()
+                newest = latest_checkpoint(checkpoint_dir)
+                if batches is not None and state.step > (0 if newest is None else step_of(newest)):
+                    writer.save(state.step, {**state.state_dict(), "batches": batches})
+                    writer.finish(needed=True)
+                    print(f"step {state.step} is saved; --resume goes on from there", file=sys.stderr)
+            except Exception as error:  # the one that ended the training is told
+                warnings.warn(f"step {state.step} could not be saved: {type(error).__name__}: {error}", stacklevel=2)
+
         logged = time.perf_counter()
         while state.step < experiment.steps:
-            updates.begin()
+            try:
+                updates.begin()
+            except FloatingPointError:
+                raise
+            except Exception as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    error.add_note(OUT_OF_MEMORY)
+                if world.size == 1:
+                    save_whole()
+                raise
             # read once: what arrives from here on stops the next step; of several processes, when all know of it
             stop = bool(stopping) if world.size == 1 else updates.stop
             if not (stop or due(state.step + 1)) or not updates.know():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from diffusion_labs.files import tensors_sha256
@@ -35,6 +36,7 @@ class TrainState:
         self.optimizer = experiment.optimizer
         self.scheduler = LambdaLR(experiment.optimizer, experiment.learning_rate)
         self.batches = experiment.batches
+        self.accumulate = experiment.accumulate
         self.guard = UpdateGuard()
         self.step = 0
 
@@ -47,27 +49,46 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "batches": self.batches.state_dict(),
-            "random": world.gather(random_state()),
+            "random": world.gather(random_state(self.device)),
             "guard": self.guard.state_dict(),
+            "settings": self.settings(),
             "step": self.step,
         }
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same where a run goes on."""
+        return {"optimizer": type(self.optimizer).__name__, "accumulate": self.accumulate}
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights of this process."""
+        return next(self.objective.parameters()).device
 
     def load_state_dict(self, state: dict[str, Any], world: World = ALONE) -> None:
         """Go back to a saved state, of any number of processes.
 
+        The learning rate is that of the experiment, at the saved step; what else the optimizer has is as it was saved.
+
         Raises:
-            CheckpointError: if it has other power-function averages.
+            CheckpointError: if it has other power-function averages, or is of another optimizer or number of batches in
+                an update.
         """
+        for name, value in self.settings().items():
+            before = state.get("settings", {}).get(name, value)  # none in checkpoints of earlier versions
+            if before != value:
+                raise CheckpointError(
+                    f"{name} is {value}, and was {before} before; resume with that one, or begin a new run"
+                )
         self.objective.load_state_dict(state["objective"])
         self.ema.load_state_dict(state["ema"])
         self._load_power_averages(state.get("power_averages", []))  # none in checkpoints of earlier versions
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        self._go_to(state["scheduler"]["last_epoch"])
         self.batches.load_state_dict(state["batches"])
         saved = state["random"]
         states = [saved] if isinstance(saved, dict) else saved  # one alone in checkpoints of earlier versions
         if world.data_rank < len(states):
-            set_random_state(states[world.data_rank])
+            set_random_state(states[world.data_rank], self.device)
         else:
             torch.manual_seed(int(tensors_sha256({"cpu": states[0]["cpu"]})[:15], 16) + world.data_rank)
         if "guard" in state:  # not in checkpoints of earlier versions
@@ -85,18 +106,33 @@ class TrainState:
         for average, state in zip(self.power_averages, states, strict=True):
             average.load_state_dict(state)
 
+    def _go_to(self, update: int) -> None:
+        """Set the learning rate of an update."""
+        scheduler = self.scheduler
+        scheduler.last_epoch = update
+        scheduler._last_lr = []
+        for group, base, share in zip(
+            self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            rate: Any = base * share(update)
+            group["lr"] = group["lr"].copy_(rate) if isinstance(group["lr"], Tensor) else rate
+            group["initial_lr"] = base
+            scheduler._last_lr.append(rate)
+
     def update_averages(self) -> None:
         """Move all averages towards the weights of now."""
         for average in (self.ema, *self.power_averages):
             average.update(self.model)
 
 
-def random_state() -> dict[str, Any]:
-    """The state of torch's global random numbers on all devices."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of torch's global random numbers, and of those of a device."""
+    return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []}
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Go back to a state of torch's global random numbers."""
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Go back to a state of torch's global random numbers, and of those of a device."""
     torch.set_rng_state(state["cpu"])
-    torch.cuda.set_rng_state_all(state["cuda"])
+    saved = state["cuda"]  # of one device; of all in checkpoints of earlier versions
+    if saved and device.type == "cuda":
+        torch.cuda.set_rng_state(saved[min(device.index or 0, len(saved) - 1)], device)
