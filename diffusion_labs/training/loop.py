@@ -20,7 +20,6 @@ from diffusion_labs.data.batches import Batch
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
-    load_newest,
     step_of,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
@@ -39,6 +38,7 @@ from diffusion_labs.training.parallelism import (
     share,
     whole,
 )
+from diffusion_labs.training.resumption import load_together
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.stop_signals import Stopped, stop_signals
 from diffusion_labs.training.tensor_parallelism import (
@@ -104,6 +104,8 @@ def _train(
     experiment: Experiment, run_dir: Path, options: TrainOptions, world: World, tracking: Tracking
 ) -> TrainState:
     device = find_device(local_device(options.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # by which NCCL sends what is no tensor
     checkpoint_dir = run_dir / "checkpoints"
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     experiment.objective.to(device).train()
@@ -114,11 +116,11 @@ def _train(
     snapshot_every = options.ema_snapshot_every
     state = TrainState(experiment, () if snapshot_every is None else options.ema_sigma_rel)
 
-    if latest_checkpoint(checkpoint_dir) is not None and not options.resume:
+    if world.from_first(latest_checkpoint(checkpoint_dir) is not None) and not options.resume:
         raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
-    newest = load_newest(checkpoint_dir)
-    if newest is not None:
-        state.load_state_dict(newest[1], world)
+    saved = load_together(checkpoint_dir, world)
+    if saved is not None:
+        state.load_state_dict(saved, world)
     objective, tensors = _prepared(state, options, world, device)
 
     log_of = RunLog if world.main else SilentLog
