@@ -31,7 +31,6 @@ from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
 from diffusion_labs.training.parallelism import (
     chosen,
-    collected,
     compile_blocks,
     gathered,
     gradients_kept,
@@ -211,17 +210,13 @@ def _train(
                 )
                 logged = now
             if snapshot_every is not None and (last or state.step % snapshot_every == 0):
-                content = collected(snapshot_of(state.power_averages), keep=world.main)
-                if world.main:
-                    snapshots.save(state.step, content)
+                snapshots.save(state.step, snapshot_of(state.power_averages), keep=world.main)
             if save:
                 if last or stop:
                     snapshots.finish(needed=True)  # before there is a checkpoint, from which it would not come again
-                content = collected(state.state_dict(world), keep=world.main)
-                if world.main:
-                    writer.save(state.step, content)
-                    if last or stop:
-                        writer.finish(needed=True)
+                writer.save(state.step, state.state_dict(world), keep=world.main)
+                if last or stop:
+                    writer.finish(needed=True)
             if stop and not last:
                 raise Stopped(
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",

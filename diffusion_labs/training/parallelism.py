@@ -164,21 +164,6 @@ def whole(value: Any) -> Any:
     return tree_map(lambda part: part.full_tensor() if hasattr(part, "full_tensor") else part, value)
 
 
-def collected(value: Any, *, keep: bool) -> Any:
-    """Nested data with the tensors that are in parts gathered one after the other, which all processes must ask for.
-
-    They are on the CPU of a process that keeps them, and ``None`` elsewhere: no device needs room for a whole model.
-    """
-
-    def collect(part: Any) -> Any:
-        if not hasattr(part, "full_tensor"):
-            return part
-        tensor = part.full_tensor()
-        return tensor.cpu() if keep else None
-
-    return tree_map(collect, value)
-
-
 def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device) -> None:
     """Let this process keep its part of each block of a model, and of the rest (FSDP2, ``fully_shard``)."""
     from torch.distributed.device_mesh import init_device_mesh
