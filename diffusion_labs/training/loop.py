@@ -113,14 +113,20 @@ def _train(
         experiment = replace(experiment, batches=experiment.batches.shared(world.data_rank, world.data_size))
         torch.manual_seed(torch.initial_seed() + world.data_rank)  # of what is not drawn by the key of a sample
     snapshot_every = options.ema_snapshot_every
-    state = TrainState(experiment, () if snapshot_every is None else options.ema_sigma_rel)
+    widths = () if snapshot_every is None else options.ema_sigma_rel
+    divided = world.tensor > 1  # from whole tensors; parts are made of them as they are loaded
+    state = TrainState(experiment, widths, allocated=divided)
 
     if world.from_first(latest_checkpoint(checkpoint_dir) is not None) and not options.resume:
         raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
     saved = load_together(checkpoint_dir, world)
-    if saved is not None:
+    if saved is not None and divided:
         state.load_state_dict(saved, world)
     objective, tensors = _prepared(state, options, world, device)
+    state.allocate()
+    if saved is not None and not divided:
+        state.load_state_dict(saved, world)
+    del saved
 
     log_of = RunLog if world.main else SilentLog
     writer = CheckpointWriter(
@@ -251,7 +257,8 @@ def _prepared(
 
 def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Tensor:
     """A picture, which all processes draw, as each may have a part of the model alone; the first one's is kept."""
-    with nullcontext(folder) if world.main else TemporaryDirectory() as place, gathered(state.ema.model) as model:
+    folders = nullcontext(folder) if world.main else TemporaryDirectory()
+    with folders as place, state.ema.as_trained(state.model) as averaged, gathered(averaged) as model:
         return draw(model, Path(place) / f"step-{state.step:08d}.png")
 
 

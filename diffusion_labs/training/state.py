@@ -11,6 +11,7 @@ from diffusion_labs.files import tensors_sha256
 from diffusion_labs.training.checkpoint import CheckpointError
 from diffusion_labs.training.ema import EMA, PowerEMA
 from diffusion_labs.training.experiment import Experiment
+from diffusion_labs.training.parts import load_whole, part_of
 from diffusion_labs.training.update_guard import UpdateGuard
 from diffusion_labs.training.world import World
 
@@ -26,12 +27,13 @@ class TrainState:
     Args:
         experiment: the run, whose parts this state refers to.
         sigma_rel: widths of power-function averages.
+        allocated: whether averages have memory; else ``allocate`` gives it to them, when the model is shared.
     """
 
-    def __init__(self, experiment: Experiment, sigma_rel: Sequence[float] = ()) -> None:
+    def __init__(self, experiment: Experiment, sigma_rel: Sequence[float] = (), *, allocated: bool = True) -> None:
         self.model = experiment.model
-        self.ema = EMA(experiment.model, experiment.ema_decay)
-        self.power_averages = [PowerEMA(experiment.model, width) for width in sigma_rel]
+        self.ema = EMA(experiment.model, experiment.ema_decay, allocated=allocated)
+        self.power_averages = [PowerEMA(experiment.model, width, allocated=allocated) for width in sigma_rel]
         self.objective = experiment.objective
         self.optimizer = experiment.optimizer
         self.scheduler = LambdaLR(experiment.optimizer, experiment.learning_rate)
@@ -39,6 +41,11 @@ class TrainState:
         self.accumulate = experiment.accumulate
         self.guard = UpdateGuard()
         self.step = 0
+
+    def allocate(self) -> None:
+        """Let averages begin with the weights of now."""
+        for average in (self.ema, *self.power_averages):
+            average.allocate(self.model)
 
     def state_dict(self, world: World = ALONE) -> dict[str, Any]:
         """Everything, as nested dicts of tensors and plain data; of all processes, each of which must ask."""
@@ -79,10 +86,10 @@ class TrainState:
                 raise CheckpointError(
                     f"{name} is {value}, and was {before} before; resume with that one, or begin a new run"
                 )
-        self.objective.load_state_dict(state["objective"])
+        load_whole(self.objective, state["objective"])
         self.ema.load_state_dict(state["ema"])
         self._load_power_averages(state.get("power_averages", []))  # none in checkpoints of earlier versions
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(state["optimizer"])
         self._go_to(state["scheduler"]["last_epoch"])
         self.batches.load_state_dict(state["batches"])
         saved = state["random"]
@@ -105,6 +112,17 @@ class TrainState:
             )
         for average, state in zip(self.power_averages, states, strict=True):
             average.load_state_dict(state)
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            place: {
+                name: part_of(value, parameters[place]) if isinstance(value, Tensor) else value
+                for name, value in of_one.items()
+            }
+            for place, of_one in state["state"].items()
+        }
+        self.optimizer.load_state_dict({**state, "state": moments})
 
     def _go_to(self, update: int) -> None:
         """Set the learning rate of an update."""

@@ -67,6 +67,39 @@ def test_the_average_is_the_recurrence_with_warm_up() -> None:
         assert ema.model.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_average_of_imprecise_weights_does_not_stand_still(dtype: torch.dtype) -> None:
+    """A step of a ten-thousandth is lost in these; what is drawn with has the data type of the model."""
+    model = nn.Linear(4, 4).to(dtype)
+    ema = EMA(model, 0.9999)
+    ema.updates = 200_000
+    start = ema.model.weight.clone()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    for _ in range(1000):
+        ema.update(model)
+    way = (ema.model.weight - start) / (model.weight - start)
+    torch.testing.assert_close(way, torch.full_like(way, 1 - 0.9999**1000), rtol=1e-3, atol=0.0)
+
+    again = EMA(model, 0.9999)
+    again.load_state_dict(ema.state_dict())
+    assert torch.equal(again.model.weight, ema.model.weight)
+    precise = ema.model.weight.clone()
+    with ema.as_trained(model) as averaged:
+        assert averaged(torch.ones(4, dtype=dtype)).dtype == dtype
+    assert torch.equal(ema.model.weight, precise)
+    model.load_state_dict(ema.state_dict()["model"])
+    assert torch.equal(model.weight, precise.to(dtype))
+
+
+def test_the_average_keeps_what_is_tied_tied() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    averaged = EMA(model, 0.9).model
+    assert averaged[1].weight is averaged[0].weight
+    assert averaged[0].weight is not model[0].weight
+
+
 def test_buffers_are_copied_and_schedules_are_left_alone() -> None:
     schedule = SCHEDULES["cosine"]()
     model = nn.ModuleDict(
