@@ -9,7 +9,9 @@ class BaseObjective(nn.Module):
     """From a dict batch to the scalar that training minimises; one writes ``forward``.
 
     It is one module, so that DDP, FSDP2 and ``torch.compile`` wrap all of it. What it has to remember between updates
-    is in its buffers, so that a run resumes exactly.
+    is in its buffers, so that a run resumes exactly. Each of several processes has buffers of its own, of which those
+    of the first are saved: what it counts of its batches is summed over all in ``after_update`` or ``metrics``. Running
+    statistics of batch normalisation stay those of the first process's batches, unless it is ``SyncBatchNorm``.
 
     Attributes:
         peers: the group of processes of ``torch.distributed`` that have other samples than this one; all if ``None``.
@@ -36,5 +38,5 @@ class BaseObjective(nn.Module):
         return False
 
     def metrics(self) -> dict[str, Tensor]:
-        """Scalars for the log, since they were last asked for; the loop adds them to its lines."""
+        """Scalars for the log, since they were last asked for, which all processes do; the log has their means."""
         return {}

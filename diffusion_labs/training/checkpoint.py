@@ -60,8 +60,15 @@ class Snapshot(NamedTuple):
     tensors: dict[str, dict[str, Tensor]]
 
 
-def snapshot(state: dict[str, Any]) -> Snapshot:
-    """Copy a state.
+def snapshot(state: dict[str, Any], *, keep: bool = True) -> Snapshot:
+    """Copy a state, tensor after tensor, to the CPU.
+
+    Those that processes have in parts are gathered one at a time, which all processes must ask for; no device needs
+    room for a whole model.
+
+    Args:
+        state: see ``save_checkpoint``.
+        keep: whether this process keeps the copies; else they are empty.
 
     Raises:
         TypeError: naming what a checkpoint cannot hold.
@@ -70,7 +77,7 @@ def snapshot(state: dict[str, Any]) -> Snapshot:
     structure, tensors = {}, {}
     for key, value in state.items():
         own: dict[str, Tensor] = {}
-        structure[key] = _split(value, key, own)
+        structure[key] = _split(value, key, own, keep)
         if own:
             tensors[key] = own
     return Snapshot(structure, tensors)
@@ -187,17 +194,22 @@ def _write(folder: Path, state: Snapshot) -> None:
     flush(folder)
 
 
-def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Move the tensors of a nested value to ``tensors``, and describe the rest in JSON."""
+def _split(value: Any, name: str, tensors: dict[str, Tensor], keep: bool) -> Any:
+    """Copy the tensors of a nested value to ``tensors``, or leave them out, and describe the rest in JSON."""
+    if hasattr(value, "full_tensor"):
+        value = value.full_tensor()
     if isinstance(value, Tensor):
         if name in tensors:
             raise ValueError(f"two tensors of the state have the name '{name}' when their keys are joined; rename one")
-        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensors[name] = torch.empty(value.shape if keep else 0, dtype=value.dtype, device="cpu")
+        if keep:
+            tensors[name].copy_(value.detach())
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[key, _split(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+        return {"dict": [[key, _split(item, f"{name}.{key}", tensors, keep)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]}
+        items = [_split(item, f"{name}.{i}", tensors, keep) for i, item in enumerate(value)]
+        return {type(value).__name__: items}
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
     raise TypeError(f"state['{name}'] is a {type(value).__name__}, which a checkpoint cannot hold")

@@ -45,17 +45,18 @@ class CheckpointWriter:
     def __exit__(self, *error: object) -> None:
         self.thread.shutdown()
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Copy a state, and begin to write it when the one before is written.
+    def save(self, step: int, state: dict[str, Any], *, keep: bool = True) -> None:
+        """Copy a state when the one before is written, and begin to write it; all processes call it, and one keeps it.
 
         Raises:
             CheckpointError: if too many in a row could not be written.
         """
         self.finish()
-        copied = snapshot(state)
-        self.pending = self.thread.submit(
-            write_checkpoint, self.folder, step, copied, self.keep, keep_every=self.keep_every
-        )
+        copied = snapshot(state, keep=keep)
+        if keep:
+            self.pending = self.thread.submit(
+                write_checkpoint, self.folder, step, copied, self.keep, keep_every=self.keep_every
+            )
 
     def finish(self, *, needed: bool = False) -> None:
         """Wait until everything is written.

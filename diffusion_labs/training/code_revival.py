@@ -48,19 +48,21 @@ class CodeRevival(nn.Module):
     def after_update(self, codebook: Tensor, step: int) -> None:
         """Revive the dead codes if a window is over.
 
-        Processes of a distributed run agree: a code lives if one of them used it, and the first draws the features.
+        Processes of a distributed run agree: a code lives if one of them used it, which all know after each update, as
+        a checkpoint has the counts of one; and the first draws the features.
 
         Args:
             codebook: ``[num_codes, code_dim]``, changed in place.
             step: the updates that are done.
         """
+        if is_distributed():
+            torch.distributed.all_reduce(self.counts, torch.distributed.ReduceOp.MAX)
         if step % self.window != 0:
             return
         sharded: AbstractContextManager[None] = nullcontext()
         if is_distributed():
             from torch.distributed.tensor.experimental import implicit_replication
 
-            torch.distributed.all_reduce(self.counts, torch.distributed.ReduceOp.MAX)
             torch.distributed.broadcast(self.candidates, 0)
             sharded = implicit_replication()  # the buffers are now the same everywhere; the codebook may be in parts
         with sharded:

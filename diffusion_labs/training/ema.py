@@ -1,12 +1,15 @@
 """Running averages of a model's weights."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 
+from diffusion_labs.training.parts import load_whole
 from diffusion_labs.training.power_profile import gamma_of
 
 
@@ -16,19 +19,62 @@ class WeightAverage(ABC):
     Only parameters that are trained are averaged. Frozen ones, such as an autoencoder's, are the
     model's own, not a copy; buffers, such as the tables of schedules, are copied.
 
+    Averages are float32 or better, as their small steps would be lost in bfloat16 and float16. A state dict that has
+    them fits the model, which casts it to its own data types.
+
     Args:
         model: the model; ``average.model`` is the averaged copy, in eval mode.
+        allocated: whether to begin now; else ``allocate`` does, with a model that may then be in parts.
 
     Attributes:
         trained: the names in the model's state of what is averaged.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, allocated: bool = True) -> None:
         named = list(model.named_parameters(remove_duplicate=False))
-        frozen = {id(parameter): parameter for _, parameter in named if not parameter.requires_grad}
+        copies = {
+            id(value): nn.Parameter(torch.empty_like(value, dtype=_precise(value.dtype), device="meta"))
+            if value.requires_grad
+            else value
+            for _, value in named
+        }
         self.trained = {name for name, parameter in named if parameter.requires_grad}
-        self.model = deepcopy(model, dict(frozen)).eval().requires_grad_(False)
+        self.model = deepcopy(model, dict(copies)).eval().requires_grad_(False)
         self.updates = 0
+        if allocated:
+            self.allocate(model)
+
+    @torch.no_grad()
+    def allocate(self, model: nn.Module) -> None:
+        """Begin with the weights that ``model`` has now."""
+        made: dict[int, nn.Parameter] = {}
+        for copy, module in zip(self.model.modules(), model.modules(), strict=True):
+            for name, own in module.named_parameters(recurse=False, remove_duplicate=False):
+                if getattr(copy, name).is_meta:
+                    if id(own) not in made:
+                        value = own.detach().clone().to(_precise(own.dtype))
+                        made[id(own)] = nn.Parameter(value, requires_grad=False)
+                    setattr(copy, name, made[id(own)])
+
+    @contextmanager
+    def as_trained(self, model: nn.Module) -> Iterator[nn.Module]:
+        """The averaged model with weights in the data types of ``model``'s own, to call it.
+
+        Those in parts stay as they are: they are cast when they are gathered.
+        """
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        averages = [
+            (average, average.data, own.dtype)
+            for average, own in pairs
+            if average.dtype != own.dtype and not hasattr(average, "full_tensor")
+        ]
+        for average, value, dtype in averages:
+            average.data = value.to(dtype)
+        try:
+            yield self.model
+        finally:
+            for average, value, _ in averages:
+                average.data = value
 
     @abstractmethod
     def decay_of(self, update: int) -> float:
@@ -39,7 +85,8 @@ class WeightAverage(ABC):
         """Move the average towards the weights that ``model`` has now."""
         self.updates += 1
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        averages, parameters = zip(*((average, own) for average, own in pairs if average is not own), strict=True)
+        both = [(average, own.to(average.dtype)) for average, own in pairs if average is not own]
+        averages, parameters = zip(*both, strict=True)
         torch._foreach_lerp_(averages, parameters, 1 - self.decay_of(self.updates))
         for copy, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copy.copy_(buffer)
@@ -50,7 +97,7 @@ class WeightAverage(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved average."""
-        self.model.load_state_dict(state["model"])
+        load_whole(self.model, state["model"])
         self.updates = state["updates"]
 
 
@@ -62,12 +109,13 @@ class EMA(WeightAverage):
     Args:
         model: see ``WeightAverage``; ``ema.model`` is the averaged copy.
         decay: of each update, in [0, 1).
+        allocated: see ``WeightAverage``.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
+    def __init__(self, model: nn.Module, decay: float = 0.9999, *, allocated: bool = True) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay ({decay}) must be in [0, 1)")
-        super().__init__(model)
+        super().__init__(model, allocated=allocated)
         self.decay = decay
 
     def decay_of(self, update: int) -> float:
@@ -86,11 +134,12 @@ class PowerEMA(WeightAverage):
     Args:
         model: see ``WeightAverage``.
         sigma_rel: the standard deviation of tau as a share of the training, in (0, 0.2887], see ``gamma_of``.
+        allocated: see ``WeightAverage``.
     """
 
-    def __init__(self, model: nn.Module, sigma_rel: float) -> None:
+    def __init__(self, model: nn.Module, sigma_rel: float, *, allocated: bool = True) -> None:
         self.gamma = gamma_of(sigma_rel)
-        super().__init__(model)
+        super().__init__(model, allocated=allocated)
         self.sigma_rel = sigma_rel
 
     def decay_of(self, update: int) -> float:
@@ -100,3 +149,8 @@ class PowerEMA(WeightAverage):
     def state_dict(self) -> dict[str, Any]:
         """The averaged model's state, the number of updates, and the width."""
         return {**super().state_dict(), "sigma_rel": self.sigma_rel}
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    """The data type of averages of weights of another."""
+    return torch.promote_types(dtype, torch.float32)

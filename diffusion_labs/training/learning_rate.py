@@ -3,9 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-
 
 @dataclass(frozen=True)
 class WarmupCosine:
@@ -28,14 +25,3 @@ class WarmupCosine:
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         progress = min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup)))
         return rise * (self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2)
-
-
-def follow_schedule(scheduler: LambdaLR) -> None:
-    """Give an optimiser that was restored the learning rates of its schedule, which are others in a run made longer."""
-    groups = scheduler.optimizer.param_groups
-    for group, rate, share in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
-        now = rate * share(scheduler.last_epoch)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(now)
-        else:
-            group["lr"] = now

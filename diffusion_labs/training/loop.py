@@ -21,26 +21,25 @@ from diffusion_labs.locking import sole_user
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
     latest_checkpoint,
-    load_newest,
     set_aside_later,
+    step_of,
 )
 from diffusion_labs.training.checkpoint_writer import CheckpointWriter
 from diffusion_labs.training.device import autocast, find_device, to_device
 from diffusion_labs.training.ema_snapshots import SNAPSHOTS, remove_later_snapshots, snapshot_of
 from diffusion_labs.training.experiment import Experiment, Preview
 from diffusion_labs.training.heartbeat import Heartbeat
-from diffusion_labs.training.learning_rate import follow_schedule
 from diffusion_labs.training.log import RunLog, SilentLog
 from diffusion_labs.training.options import CHECKPOINTING, OptionError, TrainOptions
 from diffusion_labs.training.parallelism import (
     chosen,
-    collected,
     compile_blocks,
     gathered,
     gradients_kept,
     share,
     whole,
 )
+from diffusion_labs.training.resumption import load_together
 from diffusion_labs.training.state import TrainState
 from diffusion_labs.training.stop_signals import Stopped, stop_signals
 from diffusion_labs.training.tensor_parallelism import (
@@ -53,6 +52,9 @@ from diffusion_labs.training.tensor_parallelism import (
 from diffusion_labs.training.trackers import TrackedRun, Tracker, Tracking, named_trackers
 from diffusion_labs.training.updates import Updates
 from diffusion_labs.training.world import World, joined, local_device
+
+OUT_OF_MEMORY = """Resume with --checkpointing full, which computes blocks again, or on more processes, or with \
+--parallelism fsdp; or begin a new run with a smaller batch_size and a larger accumulate. `plan` tells what fits"""
 
 
 def train(
@@ -86,7 +88,7 @@ def train(
         about: plain data about the run, for them.
 
     Raises:
-        Stopped: on SIGINT or SIGTERM, after the current update is finished and saved.
+        Stopped: on SIGINT, SIGTERM, SIGHUP or SIGUSR1, after the current update is finished and saved.
         InUseError: if another process trains in the folder.
         CheckpointError: if there is a checkpoint and ``resume`` is off, none can be read, or too many in a row, or the
             last, cannot be written.
@@ -94,6 +96,7 @@ def train(
         TrackerError: if a tracker cannot begin.
         FloatingPointError: if too many updates in a row are skipped; the batches of the last are in the folder
             ``skipped``, and the checkpoints before it are kept.
+        Exception: of the data, of the objective, or for want of memory; one process has then saved the last update.
     """
     settings = {"model": experiment.description, **(about or {}), "options": asdict(options)}
     run = TrackedRun(name or run_dir.resolve().name, run_dir, json.loads(json.dumps(settings, default=str)))
@@ -106,6 +109,8 @@ def _train(
     experiment: Experiment, run_dir: Path, options: TrainOptions, world: World, tracking: Tracking
 ) -> TrainState:
     device = find_device(local_device(options.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # by which NCCL sends what is no tensor
     checkpoint_dir = run_dir / "checkpoints"
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     experiment.objective.to(device).train()
@@ -114,15 +119,20 @@ def _train(
         experiment = replace(experiment, batches=experiment.batches.shared(world.data_rank, world.data_size))
         torch.manual_seed(torch.initial_seed() + world.data_rank)  # of what is not drawn by the key of a sample
     snapshot_every = options.ema_snapshot_every
-    state = TrainState(experiment, () if snapshot_every is None else options.ema_sigma_rel)
+    widths = () if snapshot_every is None else options.ema_sigma_rel
+    divided = world.tensor > 1  # from whole tensors; parts are made of them as they are loaded
+    state = TrainState(experiment, widths, allocated=divided)
 
-    if latest_checkpoint(checkpoint_dir) is not None and not options.resume:
+    if world.from_first(latest_checkpoint(checkpoint_dir) is not None) and not options.resume:
         raise CheckpointError(f"{checkpoint_dir} already holds a run; resume it, or choose another folder")
-    newest = load_newest(checkpoint_dir)
-    if newest is not None:
-        state.load_state_dict(newest[1], world)
-        follow_schedule(state.scheduler)
+    saved = load_together(checkpoint_dir, world)
+    if saved is not None and divided:
+        state.load_state_dict(saved, world)
     objective, tensors = _prepared(state, options, world, device)
+    state.allocate()
+    if saved is not None and not divided:
+        state.load_state_dict(saved, world)
+    del saved
 
     log_of = RunLog if world.main else SilentLog
     writer = CheckpointWriter(
@@ -165,9 +175,32 @@ def _train(
             skipped_updates=options.skipped_updates,
             folder=run_dir / "skipped" if world.size == 1 else run_dir / "skipped" / f"rank-{world.rank}",
         )
+
+        def save_whole() -> None:
+            """Save the last update when an error has ended the training, of one process: others would wait."""
+            try:
+                batches = updates.go_back()
+                writer.finish()
+                newest = latest_checkpoint(checkpoint_dir)
+                if batches is not None and state.step > (0 if newest is None else step_of(newest)):
+                    writer.save(state.step, {**state.state_dict(), "batches": batches})
+                    writer.finish(needed=True)
+                    print(f"step {state.step} is saved; --resume goes on from there", file=sys.stderr)
+            except Exception as error:  # the one that ended the training is told
+                warnings.warn(f"step {state.step} could not be saved: {type(error).__name__}: {error}", stacklevel=2)
+
         logged = time.perf_counter()
         while state.step < experiment.steps:
-            updates.begin()
+            try:
+                updates.begin()
+            except FloatingPointError:
+                raise
+            except Exception as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    error.add_note(OUT_OF_MEMORY)
+                if world.size == 1:
+                    save_whole()
+                raise
             # read once: what arrives from here on stops the next step; of several processes, when all know of it
             stop = bool(stopping) if world.size == 1 else updates.stop
             if not (stop or due(state.step + 1)) or not updates.know():
@@ -190,17 +223,13 @@ def _train(
                 )
                 logged = now
             if snapshot_every is not None and (last or state.step % snapshot_every == 0):
-                content = collected(snapshot_of(state.power_averages), keep=world.main)
-                if world.main:
-                    snapshots.save(state.step, content)
+                snapshots.save(state.step, snapshot_of(state.power_averages), keep=world.main)
             if save:
                 if last or stop:
                     snapshots.finish(needed=True)  # before there is a checkpoint, from which it would not come again
-                content = collected(state.state_dict(world), keep=world.main)
-                if world.main:
-                    writer.save(state.step, content)
-                    if last or stop:
-                        writer.finish(needed=True)
+                writer.save(state.step, state.state_dict(world), keep=world.main)
+                if last or stop:
+                    writer.finish(needed=True)
             if stop and not last:
                 raise Stopped(
                     f"stopped at step {state.step} of {experiment.steps}; --resume goes on from there",
@@ -239,7 +268,8 @@ def _preview(state: TrainState, draw: Preview, folder: Path, world: World) -> Te
 
     ``None`` if it cannot be written, which is warned of.
     """
-    with nullcontext(folder) if world.main else TemporaryDirectory() as place, gathered(state.ema.model) as model:
+    folders = nullcontext(folder) if world.main else TemporaryDirectory()
+    with folders as place, state.ema.as_trained(state.model) as averaged, gathered(averaged) as model:
         path = Path(place) / f"step-{state.step:08d}.png"
         try:
             return draw(model, path)

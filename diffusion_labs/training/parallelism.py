@@ -98,11 +98,13 @@ def share(state: TrainState, sharing: Sharing, world: World, device: torch.devic
     if world.data_size == 1:
         return state.objective
     if sharing.parallelism == "ddp":
-        return nn.parallel.DistributedDataParallel(state.objective, process_group=peers)
+        whole_model = nn.parallel.DistributedDataParallel(state.objective, process_group=peers)
+        whole_model.broadcast_buffers = False  # as with FSDP2: they are what each process has counted of its batches
+        return whole_model
     before = dict(state.objective.named_parameters())
     shard(state.objective, sharing, world, device)
     for average in (state.ema, *state.power_averages):
-        shard(average.model, replace(sharing, bfloat16=False), world, device)
+        shard(average.model, replace(sharing, bfloat16=False), world, device, calls_in=_low_precision(state.model))
     after = dict(state.objective.named_parameters())
     _point_to(state.optimizer, {before[name]: after[name] for name in before})
     return state.objective
@@ -162,23 +164,18 @@ def whole(value: Any) -> Any:
     return tree_map(lambda part: part.full_tensor() if hasattr(part, "full_tensor") else part, value)
 
 
-def collected(value: Any, *, keep: bool) -> Any:
-    """Nested data with the tensors that are in parts gathered one after the other, which all processes must ask for.
+def shard(
+    model: nn.Module, sharing: Sharing, world: World, device: torch.device, *, calls_in: torch.dtype | None = None
+) -> None:
+    """Let this process keep its part of each block of a model, and of the rest (FSDP2, ``fully_shard``).
 
-    They are on the CPU of a process that keeps them, and ``None`` elsewhere: no device needs room for a whole model.
+    Args:
+        model: that is shared.
+        sharing: how.
+        world: the processes.
+        device: of this one.
+        calls_in: the data type to which weights are cast as they are gathered; their own if ``None``.
     """
-
-    def collect(part: Any) -> Any:
-        if not hasattr(part, "full_tensor"):
-            return part
-        tensor = part.full_tensor()
-        return tensor.cpu() if keep else None
-
-    return tree_map(collect, value)
-
-
-def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device) -> None:
-    """Let this process keep its part of each block of a model, and of the rest (FSDP2, ``fully_shard``)."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # 4 s
 
@@ -188,7 +185,8 @@ def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device
     whole_mesh = init_device_mesh(device.type, tuple(sizes[name] for name in names), mesh_dim_names=names)
     mesh = whole_mesh["copy", "part"] if copies > 1 else whole_mesh["part"]
     # Not for the rest of the model: it embeds times, which bfloat16 cannot tell from each other
-    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if sharing.bfloat16 else MixedPrecisionPolicy()
+    own = MixedPrecisionPolicy(calls_in, cast_forward_inputs=calls_in is None)
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if sharing.bfloat16 else own
     how: dict[str, Any] = {
         "mesh": mesh,
         "reshard_after_forward": None if sharing.reshard else False,  # None: all but the root, needed next
@@ -196,7 +194,13 @@ def shard(model: nn.Module, sharing: Sharing, world: World, device: torch.device
     }
     for block in blocks_of(model):
         fully_shard(block, mp_policy=half, **how)
-    fully_shard(model, **how)
+    fully_shard(model, mp_policy=own, **how)
+
+
+def _low_precision(model: nn.Module) -> torch.dtype | None:
+    """The data type of the trained weights of a model, where an average is more precise; one for all of them."""
+    dtypes = {value.dtype for value in model.parameters() if value.requires_grad}
+    return dtypes.pop() if dtypes in ({torch.bfloat16}, {torch.float16}) else None
 
 
 def _replicate_scalars(model: nn.Module, mesh: Any, world: World) -> set[nn.Parameter]:

@@ -2,8 +2,12 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+ONE_PRESS = 1.0  # seconds in which SIGINT may arrive more than once: from the terminal, and from a launcher
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
@@ -20,22 +24,31 @@ class Stopped(Exception):  # noqa: N818 (not an error)
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that becomes true when SIGINT or SIGTERM arrives; a second signal acts as usual."""
+    """A list that becomes true when SIGINT, SIGTERM, SIGHUP or SIGUSR1 arrives.
+
+    Repeats change nothing, as schedulers and launchers send one each; only a SIGINT later than a second after the first
+    acts as usual. Signals that are ignored, as SIGHUP under nohup, stay so.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may handle signals
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    pressed: list[float] = []
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            pressed.append(time.monotonic())
+            if pressed[-1] - pressed[0] > ONE_PRESS:
+                signal.signal(number, before[number])
+                signal.raise_signal(number)
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, note)
     try:
         yield received
     finally:
-        for number in numbers:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -36,6 +36,21 @@ class Told:
 
 
 @dataclass
+class Place:
+    """Where a run is between updates, beside its weights.
+
+    Attributes:
+        batches: the state of the data.
+        random: the state of the random numbers.
+        buffers: those of the objective.
+    """
+
+    batches: Any
+    random: dict[str, Any]
+    buffers: list[Tensor]
+
+
+@dataclass
 class Update:
     """An update that is on the device.
 
@@ -77,6 +92,7 @@ class Updates:
         gradient_norm: of the last.
         samples: of this process, of the updates since ``take_losses``.
         stop: whether a process was asked to stop.
+        place: where the run was before the gradient that is being computed, ``None`` after it.
     """
 
     def __init__(
@@ -98,6 +114,7 @@ class Updates:
         self.skipped_updates = skipped_updates
         self.folder = folder
         self.unknown: Update | None = None
+        self.place: Place | None = None
         self.losses: list[float] = []
         self.gradient_norm = float("nan")
         self.samples = 0
@@ -105,12 +122,16 @@ class Updates:
 
     def begin(self) -> None:
         """Send off an update, after which ``know`` may be called; first learn about the one before."""
+        position = self.state.batches.state_dict()
+        self.place = Place(position, *self._changing())
         batches = [next(self.state.batches) for _ in range(self.accumulate)]
         while True:
-            random, buffers = random_state(), [buffer.clone() for buffer in self.state.objective.buffers()]
+            random, buffers = self._changing()
             loss, norm, stop = self.gradient(batches)
             if self.unknown is None or self.know():
                 break
+            self.place = Place(position, *self._changing())
+        self.place = None
 
         optimizer, objective, step = self.state.optimizer, self.state.objective, self.state.step + 1
         refused = self.state.guard.refuses(loss, norm, self.spike_factor)
@@ -148,6 +169,20 @@ class Updates:
         self.made(state.step)
         return True
 
+    def go_back(self) -> Any:
+        """After an error in ``begin``: go back to the last update; the state of the data then, ``None`` if impossible.
+
+        It is possible where the error came with the data or the gradient, and not with the change of the weights.
+        """
+        place, self.place = self.place, None
+        if place is None:
+            return None
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self._restore(place.random, place.buffers)
+        if self.unknown is not None:
+            self.know()
+        return place.batches
+
     def take_losses(self) -> tuple[float, int]:
         """The mean loss, and the samples, since the last call."""
         taken = sum(self.losses) / len(self.losses), self.samples
@@ -157,10 +192,17 @@ class Updates:
     def _undo(self, update: Update) -> None:
         """All but weights and optimiser, which the update has left as they were."""
         self.state.optimizer.zero_grad(set_to_none=True)
-        for value, buffer in zip(update.buffers, self.state.objective.buffers(), strict=True):
-            buffer.copy_(value)
-        set_random_state(update.random)
+        self._restore(update.random, update.buffers)
         self.state.objective.metrics()  # forgotten, as those of the batch are among them
+
+    def _changing(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """The state of the random numbers, and a copy of the buffers."""
+        return random_state(self.state.device), [buffer.clone() for buffer in self.state.objective.buffers()]
+
+    def _restore(self, random: dict[str, Any], buffers: list[Tensor]) -> None:
+        for value, buffer in zip(buffers, self.state.objective.buffers(), strict=True):
+            buffer.copy_(value)
+        set_random_state(random, self.state.device)
 
     def _report(self, update: Update, loss: float, norm: float) -> None:
         """Warn of a skipped update, or end the run if it is one too many."""

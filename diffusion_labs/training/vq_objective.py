@@ -3,18 +3,20 @@
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from diffusion_labs.training.autoencoder_objective import AutoencoderObjective, Reconstructed
 from diffusion_labs.training.code_revival import CodeRevival
+from diffusion_labs.training.world import is_distributed
 
 
 class VQObjective(AutoencoderObjective):
     """The objective of a ``VQModel``.
 
     ``nll = mean(errors)``, over the values, too, as the published models were trained; the regularisation is the
-    loss of the codebook. The log has ``perplexity`` and ``codes_used`` (see ``CodeUsage``), of all codes since its
-    last line.
+    loss of the codebook. The log has ``perplexity`` and ``codes_used`` (see ``CodeUsage``), of all codes of all
+    processes since its last line.
 
     Args:
         autoencoder: a ``VQModel``.
@@ -69,7 +71,9 @@ class VQObjective(AutoencoderObjective):
             self.revival.after_update(self.autoencoder.quantizer.codebook, step)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Those of the parts, and of the use of the codes."""
+        """Those of the parts, and of the use of the codes by all processes."""
+        if is_distributed():
+            torch.distributed.all_reduce(self.counts, group=self.peers)
         usage = self.autoencoder.quantizer.usage(self.counts)
         self.counts.zero_()
         return super().metrics() | {"perplexity": usage.perplexity, "codes_used": usage.used}

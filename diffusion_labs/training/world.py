@@ -59,6 +59,14 @@ class World:
         torch.distributed.all_gather_object(values, value)
         return values[:: self.tensor]
 
+    def from_first(self, value: T) -> T:
+        """What the first process has."""
+        if self.size == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values)
+        return values[0]
+
     def wait(self) -> None:
         """Go on when all processes are here, for which one may be a day late."""
         if self.size > 1:

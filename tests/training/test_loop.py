@@ -31,6 +31,8 @@ from diffusion_labs.training import (
 )
 from diffusion_labs.training.checkpoint import checkpoints
 from diffusion_labs.training.log import RunLog, read_metrics
+from diffusion_labs.training.state import set_random_state
+from diffusion_labs.training.stop_signals import stop_signals
 from tests.catalogue import SCHEDULES
 
 EVERY_FIVE = TrainOptions(resume=True, save_every=5, log_every=4)
@@ -137,11 +139,82 @@ def test_a_run_made_longer_has_the_learning_rates_of_the_longer_from_there_on(
     assert rates(run_dir, 12) == whole[6:]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_saves_and_resumes_exactly(make_experiment, run_dir, tmp_path, number) -> None:
+@pytest.mark.parametrize("killed_after", [3, 14, 19, 20])
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_error_between_updates_saves_the_last_one(make_experiment, run_dir, tmp_path, killed_after, fused) -> None:
+    """Data that cannot be read, and memory that does not suffice, cost no update; saved ones are not saved again."""
+
+    def experiment() -> Experiment:
+        made = make_experiment(fused=fused)
+        made.objective.loss = Counting()
+        return made
+
+    def fail() -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    whole, failing = train(experiment(), tmp_path / "whole", EVERY_FIVE), experiment()
+    failing.batches = DyingBatches(failing.batches, killed_after, fail)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory") as raised:
+        train(failing, run_dir, EVERY_FIVE)
+    assert "--checkpointing full" in raised.value.__notes__[0]
+    assert latest_checkpoint(run_dir / "checkpoints").name == f"step-{killed_after // 2:08d}"
+    assert_equal_states(train(experiment(), run_dir, EVERY_FIVE).state_dict(), whole.state_dict())
+
+
+def test_an_error_is_told_even_if_the_state_cannot_be_saved(make_experiment, run_dir, monkeypatch) -> None:
+    experiment = make_experiment()
+
+    def fail() -> None:
+        raise ValueError("bad data")
+
+    experiment.batches = DyingBatches(experiment.batches, 7, fail)
+    monkeypatch.setattr(checkpoint, "_write", FullDisk({3}))
+    with pytest.warns(UserWarning, match="step 3 could not be saved"), pytest.raises(ValueError, match="bad data"):
+        train(experiment, run_dir, EVERY_FIVE)
+
+
+def test_a_run_goes_on_with_its_optimizer_and_a_new_learning_rate(make_experiment, run_dir) -> None:
+    train(make_experiment(steps=4), run_dir, EVERY_FIVE)
+    with pytest.raises(CheckpointError, match="accumulate is 1, and was 2 before"):
+        train(make_experiment(accumulate=1), run_dir, EVERY_FIVE)
+    other = make_experiment()
+    other.optimizer = torch.optim.SGD(other.objective.parameters(), 0.1)
+    with pytest.raises(CheckpointError, match="optimizer is SGD, and was AdamW before"):
+        train(other, run_dir, EVERY_FIVE)
+    same, lower = make_experiment(steps=5), make_experiment(steps=5)
+    lower.optimizer = torch.optim.AdamW(lower.objective.parameters(), 0.0)
+    before = load_checkpoint(latest_checkpoint(run_dir / "checkpoints"))
+    state = TrainState(same)
+    state.load_state_dict(before)
+    assert state.optimizer.state_dict()["param_groups"] == before["optimizer"]["param_groups"]
+    train(lower, run_dir, EVERY_FIVE)
+    assert_equal_states(dict(lower.objective.state_dict()), before["objective"])  # a rate of zero, from the first on
+    assert read_metrics(run_dir)[-1]["learning_rate"] == 0
+
+
+def test_random_numbers_are_those_of_the_own_device(monkeypatch) -> None:
+    """Of a machine with eight, one goes on with the only one of another."""
+    used = {}
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: used.update({device: state}))
+    saved = {"cpu": torch.get_rng_state(), "cuda": list(range(8))}  # as checkpoints of earlier versions
+    set_random_state(saved, torch.device("cuda:3"))
+    assert used == {torch.device("cuda:3"): 3}
+    set_random_state({**saved, "cuda": [7]}, torch.device("cuda:3"))
+    set_random_state(saved, torch.device("cpu"))
+    assert used == {torch.device("cuda:3"): 7}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_finish_the_step_save_and_resume_exactly(make_experiment, run_dir, tmp_path, number) -> None:
+    """Each arrives twice, as from a scheduler and a launcher."""
     whole = train(make_experiment(), tmp_path / "whole", TrainOptions())
     experiment = make_experiment()
-    experiment.batches = DyingBatches(experiment.batches, 13, lambda: os.kill(os.getpid(), number))
+
+    def twice() -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+
+    experiment.batches = DyingBatches(experiment.batches, 13, twice)
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped at step 7 of 12") as stopped:
         train(experiment, run_dir, TrainOptions())
@@ -149,6 +222,21 @@ def test_a_signal_finishes_the_step_saves_and_resumes_exactly(make_experiment, r
     assert signal.getsignal(number) is before
     resumed = train(make_experiment(), run_dir, TrainOptions(resume=True))
     assert_equal_states(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_second_press_of_ctrl_c_ends_at_once_and_an_ignored_signal_stays_so(monkeypatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    clock = iter([0.0, 0.5, 2.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with stop_signals() as stopping:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stopping
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert len(stopping) == 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_between_the_save_and_the_end_of_a_step_stops_the_next(make_experiment, run_dir, monkeypatch) -> None:
@@ -437,7 +525,18 @@ def test_recomputed_compiled_or_in_bfloat16_a_run_is_the_same(run_dir, tmp_path,
 
 def test_the_state_holds_what_it_says(make_experiment) -> None:
     state = TrainState(make_experiment()).state_dict()
-    held = {"ema", "power_averages", "objective", "optimizer", "scheduler", "batches", "random", "guard", "step"}
+    held = {
+        "ema",
+        "power_averages",
+        "objective",
+        "optimizer",
+        "scheduler",
+        "batches",
+        "random",
+        "guard",
+        "settings",
+        "step",
+    }
     assert set(state) == held
     with pytest.raises(
         CheckpointError, match=r"averages of the widths \[\], not \[0.05\], .* begin with its first step"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffusion_labs.files import write_json
-from diffusion_labs.training.state import random_state, set_random_state
 from diffusion_labs.training.trackers.tracker import TrackedRun, Tracker
 
 TRACKERS_FILE = "trackers.json"
@@ -106,7 +106,7 @@ class Tracking:
     @contextmanager
     def _spared(self, tracker: Tracker, when: str, *, fatal: bool = False) -> Iterator[None]:
         """What a tracker does, of which the training notices nothing."""
-        random = random_state()
+        random = torch.get_rng_state()
         try:
             yield
         except Exception as error:
@@ -119,7 +119,7 @@ class Tracking:
                 stacklevel=4,
             )
         finally:
-            set_random_state(random)
+            torch.set_rng_state(random)
 
     def _remember(self, tracker: Tracker, **changes: Any) -> None:
         self.known[tracker.name] = {**self.known.get(tracker.name, {}), **changes}
