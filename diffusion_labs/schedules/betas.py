@@ -19,7 +19,7 @@ def linear_beta_schedule(steps: int = 1000, start: float | None = None, end: flo
     """
     start = 1e-4 * 1000 / steps if start is None else start
     end = 0.02 * 1000 / steps if end is None else end
-    if end > 1:
+    if end > 1 and steps > 1:
         raise ValueError(f"the last beta is {end:.3g}, above 1, with steps ({steps}); give at least 20, or an end")
     return _linspace(start, end, steps)
 

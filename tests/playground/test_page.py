@@ -289,7 +289,7 @@ def test_a_signal_stops_the_work_and_leaves_nothing(number: int, code: int, pixe
     words = [sys.executable, "-c", SIGNALLED, pixels.source, str(int(number))]
     ended = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
     assert ended.returncode == code, ended.stderr
-    assert ("diffusion-labs: interrupted; go on with: diffusion-labs play" in ended.stderr) is (code == 130)
+    assert ("diffusion-labs: interrupted; start again with: diffusion-labs play" in ended.stderr) is (code == 130)
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.glob("diffusion-labs-play-*"))
 

@@ -69,3 +69,9 @@ def test_a_time_beyond_the_last_is_an_error() -> None:
 def test_one_step_is_refused() -> None:
     with pytest.raises(ValueError, match=r"steps \(1\) must be at least 2"):
         dl.linear_beta_schedule(1)
+
+
+def test_betas_above_one_are_refused_by_their_steps() -> None:
+    with pytest.raises(ValueError, match=r"the last beta is 1.33, above 1, with steps \(15\)"):
+        dl.linear_beta_schedule(15)
+    assert dl.linear_beta_schedule(20)[-1] == 1
