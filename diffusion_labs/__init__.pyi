@@ -317,6 +317,7 @@ from .data import DataError as DataError
 from .data import Digits as Digits
 from .data import EncodedDataset as EncodedDataset
 from .data import JoinedDataset as JoinedDataset
+from .data import ReadAhead as ReadAhead
 from .data import IDXImages as IDXImages
 from .data import ImageFolder as ImageFolder
 from .data import StreamBatches as StreamBatches

@@ -9,6 +9,7 @@ from diffusion_labs.data.folder import ImageFolder
 from diffusion_labs.data.idx import read_idx
 from diffusion_labs.data.idx_images import IDXImages
 from diffusion_labs.data.joined import JoinedDataset
+from diffusion_labs.data.read_ahead import ReadAhead
 from diffusion_labs.data.stream_batches import SampleStream, StreamBatches
 from diffusion_labs.data.tar_images import TarImages
 from diffusion_labs.data.tar_stream import TarStream
@@ -24,6 +25,7 @@ __all__ = [
     "ImageFolder",
     "JoinedDataset",
     "MapDataset",
+    "ReadAhead",
     "SampleStream",
     "StreamBatches",
     "TarImages",

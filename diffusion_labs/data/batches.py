@@ -89,6 +89,10 @@ class Batches(SharedBatches):
     def _data(self) -> str | None:
         return fingerprint_of(self.dataset)
 
+    @cached_property
+    def _weights_digest(self) -> str | None:
+        return None if self.weights is None else tensors_sha256({"weights": self.weights})
+
     @property
     def batches_per_epoch(self) -> int:
         """Whole global batches in one pass of the data."""
@@ -121,7 +125,7 @@ class Batches(SharedBatches):
             **super().state_dict(),
             "length": len(self.dataset),
             **({} if self._data is None else {"data": self._data}),
-            **({} if self.weights is None else {"weights": tensors_sha256({"weights": self.weights})}),
+            **({} if self._weights_digest is None else {"weights": self._weights_digest}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusion_labs.checkpointing import set_checkpointing
 from diffusion_labs.data.batches import Batch
+from diffusion_labs.data.read_ahead import ReadAhead
 from diffusion_labs.locking import sole_user
 from diffusion_labs.training.checkpoint import (
     CheckpointError,
@@ -118,6 +119,9 @@ def _train(
     if world.data_size > 1:
         experiment = replace(experiment, batches=experiment.batches.shared(world.data_rank, world.data_size))
         torch.manual_seed(torch.initial_seed() + world.data_rank)  # of what is not drawn by the key of a sample
+    ahead = (0 if device.type == "cpu" else 2) if options.read_ahead is None else options.read_ahead
+    if ahead:
+        experiment = replace(experiment, batches=ReadAhead(experiment.batches, ahead))
     snapshot_every = options.ema_snapshot_every
     widths = () if snapshot_every is None else options.ema_sigma_rel
     divided = world.tensor > 1  # from whole tensors; parts are made of them as they are loaded

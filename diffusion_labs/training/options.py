@@ -48,6 +48,8 @@ class TrainOptions:
         ema_snapshot_every: updates between snapshots of power-function averages, from which an average of any width can
             be made after training (`sample --sigma-rel`). Each is a copy of the weights; none are tracked if not given.
         ema_sigma_rel: relative widths of these averages.
+        read_ahead: batches that a thread reads ahead, so that the device does not wait for them; 2 on GPUs, and none on
+            a CPU, which has other work then, if not given.
         track: experiment trackers to send scalars and pictures to, of wandb, trackio and mlflow.
     """
 
@@ -71,6 +73,7 @@ class TrainOptions:
     skipped_updates: int = 10
     ema_snapshot_every: int | None = None
     ema_sigma_rel: tuple[float, ...] = (0.05, 0.1)
+    read_ahead: int | None = None
     track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,8 +82,8 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
-        for name in ("failed_saves", "skipped_updates"):
-            if getattr(self, name) < 0:
+        for name in ("failed_saves", "skipped_updates", "read_ahead"):
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 0")
         if not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout ({self.timeout}) must be positive and finite")

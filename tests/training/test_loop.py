@@ -139,6 +139,13 @@ def test_a_run_made_longer_has_the_learning_rates_of_the_longer_from_there_on(
     assert rates(run_dir, 12) == whole[6:]
 
 
+def test_reading_ahead_changes_nothing_also_in_a_run_that_stops_and_goes_on(make_experiment, run_dir, tmp_path) -> None:
+    whole = train(make_experiment(), tmp_path / "whole", EVERY_FIVE)
+    train(make_experiment(steps=7), run_dir, replace(EVERY_FIVE, read_ahead=3))
+    resumed = train(make_experiment(), run_dir, replace(EVERY_FIVE, read_ahead=1))
+    assert_equal_states(resumed.state_dict(), whole.state_dict())
+
+
 @pytest.mark.parametrize("killed_after", [3, 14, 19, 20])
 @pytest.mark.parametrize("fused", [False, True])
 def test_an_error_between_updates_saves_the_last_one(make_experiment, run_dir, tmp_path, killed_after, fused) -> None:
