@@ -184,7 +184,9 @@ def run(*command: str) -> None:
 def openmp() -> str:
     """The OpenMP library that torch has loaded, as an argument of the linker.
 
-    With another one there would be two pools of threads, each of which spins while the other works.
+    With another one, such as scikit-learn's own, there would be two pools of threads, each of which spins while the
+    other works.
     """
     loaded = re.findall(r"/.*/lib(?:gomp|iomp5|omp)[^/\n]*\.so[.\d]*", os.fsdecode(MAPS.read_bytes()))
-    return loaded[0] if loaded else "-lgomp"
+    with_torch = [path for path in loaded if path.startswith(str(Path(torch.__file__).parent))]
+    return next(iter([*with_torch, *loaded]), "-lgomp")

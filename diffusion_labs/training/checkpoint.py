@@ -68,7 +68,7 @@ def snapshot(state: dict[str, Any], *, keep: bool = True) -> Snapshot:
 
     Args:
         state: see ``save_checkpoint``.
-        keep: whether this process keeps the copies; else they are empty.
+        keep: whether this process keeps the copies; else its snapshot has no tensors.
 
     Raises:
         TypeError: naming what a checkpoint cannot hold.
@@ -78,7 +78,7 @@ def snapshot(state: dict[str, Any], *, keep: bool = True) -> Snapshot:
     for key, value in state.items():
         own: dict[str, Tensor] = {}
         structure[key] = _split(value, key, own, keep)
-        if own:
+        if own and keep:
             tensors[key] = own
     return Snapshot(structure, tensors)
 

@@ -187,3 +187,18 @@ def test_there_is_one_pool_of_threads() -> None:
     if run.returncode == 3:
         pytest.skip("needs AVX2")
     assert run.stdout.strip() == "1", run.stderr
+
+
+@pytest.mark.skipif(
+    not list((Path(torch.__file__).parent / "lib").glob("lib*gomp*")), reason="torch has no OpenMP of its own"
+)
+def test_the_threads_are_torchs_where_others_have_brought_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries are listed by address, which is another in each process."""
+    (own,) = (Path(torch.__file__).parent / "lib").glob("lib*gomp*")
+    lines = [f"7f00-7f01 r-xp 0 0:0 1 {path}\n" for path in ("/site/scikit_learn.libs/libgomp-e985.so.1.0.0", own)]
+    for order in (lines, lines[::-1]):
+        (tmp_path / "maps").write_text("".join(order))
+        monkeypatch.setattr("diffusion_labs.kernels.build.MAPS", tmp_path / "maps")
+        assert openmp() == str(own)
