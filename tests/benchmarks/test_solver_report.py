@@ -153,6 +153,7 @@ def test_the_distance_of_exact_samples_is_that_of_their_number() -> None:
 def test_the_page_and_the_picture(tmp_path: Path) -> None:
     """Made from measurements that are written here: the best are named, and each table is one."""
     pytest.importorskip("matplotlib", reason="it draws the picture")
+    pytest.importorskip("azula", reason="the page has its version")
     from benchmarks.solvers import plot, report
 
     runs = [
