@@ -28,7 +28,8 @@ def split_heads_interleaved(
     Returns:
         ``num_parts`` tensors ``[b, num_heads, n, d]``.
     """
-    return x.reshape(*x.shape[:2], num_heads, num_parts, -1).permute(3, 0, 2, 1, 4).unbind(0)
+    width = x.shape[2] // (num_heads * num_parts)
+    return x.reshape(*x.shape[:2], num_heads, num_parts, width).permute(3, 0, 2, 1, 4).unbind(0)
 
 
 def split_heads_stacked(
@@ -44,7 +45,8 @@ def split_heads_stacked(
     Returns:
         ``num_parts`` tensors ``[b, num_heads, n, d]``.
     """
-    return x.reshape(*x.shape[:2], num_parts, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    width = x.shape[2] // (num_heads * num_parts)
+    return x.reshape(*x.shape[:2], num_parts, num_heads, width).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def heads_of_channels(split_heads: SplitHeads, num_heads: int, num_parts: int, head_dim: int) -> Int[Tensor, " c"]:

@@ -139,7 +139,9 @@ class ConditionEmbedding(nn.Module):
     def vector(self, timestep: Tensor, conditions: ConditionalInputs) -> Tensor:
         """The embedding at times ``[..., b]``, ``[..., b, embed_dim]``."""
         embedding: Tensor = self.time(timestep.flatten()).unflatten(0, timestep.shape)
-        times = timestep.reshape(-1, timestep.shape[-1])[0]  # of one step: conditions are of the batch
+        times = (
+            timestep if timestep.ndim == 1 else timestep.flatten(0, -2)[0]
+        )  # of one step: conditions are of the batch
         for condition in (*self.classes.values(), *self.vectors.values()):
             embedding = embedding + condition(conditions, times)
         if self.joint is not None:

@@ -79,7 +79,8 @@ class JointCondition(nn.Module):
         for name, (width,) in self.condition_shapes.items():
             value = vector_of(conditions, name, width, timestep)
             if name in self.numbers:
-                value = sinusoidal_embedding(value.flatten(), self.frequency_dim, dtype=dtype).view(len(value), -1)
+                numbers = sinusoidal_embedding(value.flatten(), self.frequency_dim, dtype=dtype)
+                value = numbers.unflatten(0, value.shape).flatten(1)
             features.append(value.to(dtype))
         embedding: Tensor = self.linear_out(F.silu(self.linear_in(torch.cat(features, dim=1))))
         return embedding
@@ -118,7 +119,7 @@ class NumberCondition(nn.Module):
         parts = []
         for name, embedding in self.embeddings.items():
             values = vector_of(conditions, name, *self.condition_shapes[name], timestep)
-            parts.append(embedding(values.flatten()).view(len(values), -1))
+            parts.append(embedding(values.flatten()).unflatten(0, values.shape).flatten(1))
         return torch.cat(parts, dim=1)
 
 
@@ -213,4 +214,4 @@ class VectorTokens(nn.Module):
     def project(self, vector: Tensor) -> Tensor:
         """From the input to the tokens."""
         tokens: Tensor = self.linear(vector.to(self.linear.weight.dtype))
-        return tokens.view(len(tokens), self.num_tokens, -1)
+        return tokens.unflatten(1, (self.num_tokens, -1))

@@ -218,3 +218,14 @@ def test_keeps_the_dtype_of_the_data_and_agrees_with_float32(name: str, dtype: t
         if b.is_floating_point():
             assert a.dtype == dtype
             assert (a.double() - b.double()).norm() <= tolerance * b.double().norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_takes_an_empty_batch(name: str) -> None:
+    """As an adapter or a process may have no samples for it: no error, and gradients that are zero."""
+    module, (x, timestep, conditions) = conditioned(NETWORKS[name]())
+    empty = module(x[:0], timestep[:0], {key: value[:0] for key, value in conditions.items()})
+    assert empty.prediction.shape == module(x, timestep, conditions).prediction[:0].shape
+    if empty.prediction.requires_grad:
+        empty.prediction.sum().backward()
+    assert not any(p.grad.any() for p in module.parameters() if p.grad is not None)

@@ -67,5 +67,6 @@ class LearnedVariancePatchHead(PatchHead):
 
 def to_pixels(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """From ``[b, rows * columns, side * side * c]``, in each of which the channel is fastest, to ``[b, c, h, w]``."""
-    pixels = patches.reshape(len(patches), *grid, side, side, -1).permute(0, 5, 1, 3, 2, 4)
-    return pixels.reshape(len(patches), -1, grid[0] * side, grid[1] * side)
+    channels = patches.shape[2] // side**2
+    pixels = patches.reshape(len(patches), *grid, side, side, channels).permute(0, 5, 1, 3, 2, 4)
+    return pixels.flatten(4).flatten(2, 3)
