@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
+from diffusion_labs.adapters.guidance import check_differentiable
 from diffusion_labs.conditioning import ConditionalInputs, without_guidance
 from diffusion_labs.output import DiffusionOutput, change_predictions
 from diffusion_labs.predictors.predictor import Predictor, at_least_float32
@@ -60,6 +61,7 @@ class ClassifierGuidance(Adapter):
         if self.training or classes is None or self.guidance_scale == 0:
             return output
 
+        check_differentiable()
         xt = x[:, : output.prediction.shape[1]]  # without the channels that adapters concatenate
         gradient = self.guidance_scale * torch.func.grad(self.log_likelihood)(xt, timestep, classes)
         return change_predictions(output, lambda y: self.predictor.add_to_score(y, gradient, timestep))

@@ -138,5 +138,5 @@ def _rows(outputs: Sequence[DiffusionOutput], places: Tensor) -> DiffusionOutput
         outputs = [output._replace(renoise_prediction=renoising(output)) for output in outputs]
     fields = zip(*outputs, strict=True)
     return DiffusionOutput._make(
-        None if any(value is None for value in field) else torch.cat(field)[places] for field in fields
+        [None if any(value is None for value in field) else torch.cat(field)[places] for field in fields]
     )

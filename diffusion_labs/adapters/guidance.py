@@ -11,6 +11,17 @@ from diffusion_labs.adapters.guidance_interval import GuidanceInterval
 from diffusion_labs.compilation import constant
 from diffusion_labs.output import DiffusionOutput
 
+WRONG_IN_INFERENCE_MODE = torch.__version__ < "2.13"  # derivatives of torch.func, without a word
+
+
+def check_differentiable() -> None:
+    """Raise a ``RuntimeError`` where this version of PyTorch gives wrong derivatives."""
+    if WRONG_IN_INFERENCE_MODE and torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"torch.func of PyTorch {torch.__version__} gives wrong derivatives in inference mode; sample in "
+            "torch.no_grad(), or with PyTorch 2.13"
+        )
+
 
 def guide(
     combine: Combine,
@@ -101,7 +112,7 @@ def branch(
     A branch takes no views, and gives tensors alone, none that it got. Both ways of it have the same fields.
     """
     apart = [{name: value.clone() for name, value in each.items()} for each in conditions]
-    known = DiffusionOutput._make(None if value is None else value.clone() for value in plain)
+    known = DiffusionOutput._make([None if value is None else value.clone() for value in plain])
     inputs = (x.clone(), timestep.clone(), *apart)
 
     def inner() -> list[Tensor]:
@@ -121,6 +132,8 @@ def choose(inside: Tensor, guided: DiffusionOutput, plain: DiffusionOutput) -> D
         guided, plain = (output._replace(renoise_prediction=renoising(output)) for output in (guided, plain))
     fields = zip(guided, plain, strict=True)
     return DiffusionOutput._make(
-        None if g is None or p is None else torch.where(inside.reshape(-1, *[1] * (g.ndim - 1)), g, p)
-        for g, p in fields
+        [
+            None if g is None or p is None else torch.where(inside.reshape(-1, *[1] * (g.ndim - 1)), g, p)
+            for g, p in fields
+        ]
     )

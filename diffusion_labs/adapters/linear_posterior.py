@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.adapters.adapter import Adapter
+from diffusion_labs.adapters.guidance import check_differentiable
 from diffusion_labs.conditioning import ConditionalInputs
 from diffusion_labs.output import DiffusionOutput, change_predictions
 from diffusion_labs.predictors.predictor import Predictor, at_least_float32
@@ -76,6 +77,7 @@ class LinearPosterior(Adapter):
         if self.training or measurement is None:
             output: DiffusionOutput = self.model(x, timestep, conditions)
             return output
+        check_differentiable()
         level = self.predictor.schedule.at(timestep, x)
 
         # What the measurement would be, and the product of a vector with (d expected / d x_t)^T

@@ -42,4 +42,4 @@ class Patchify(Adapter):
                 f"patch_size ({self.patch_size})"
             )
         output: DiffusionOutput = self.model(F.pixel_unshuffle(x, self.patch_size), timestep, conditions)
-        return DiffusionOutput._make(None if y is None else F.pixel_shuffle(y, self.patch_size) for y in output)
+        return DiffusionOutput._make([None if y is None else F.pixel_shuffle(y, self.patch_size) for y in output])

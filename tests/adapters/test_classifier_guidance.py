@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_labs as dl
+from diffusion_labs.adapters import guidance as guidance_module
 from tests.catalogue import PREDICTORS, SCHEDULES, TinyClassifier, TinyNetwork
 
 MEANS = torch.tensor([[1.0, 0.2], [-0.5, 0.8], [0.1, -1.0], [0.4, 0.6]]).double().reshape(4, 1, 1, 2)
@@ -98,7 +99,14 @@ def test_training_leaves_the_classifier_alone() -> None:
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"model"}
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+NOT_BEFORE_2_13 = pytest.mark.skipif(
+    guidance_module.WRONG_IN_INFERENCE_MODE, reason="PyTorch before 2.13 is wrong there"
+)
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, pytest.param(torch.inference_mode, marks=NOT_BEFORE_2_13), torch.enable_grad]
+)
 def test_guides_in_every_gradient_mode_and_leaves_no_gradients(mode) -> None:
     model = guidance()
     expected = model(X, T, {"class": CLASS}).prediction
@@ -114,3 +122,9 @@ def test_pure_noise_is_not_guided() -> None:
     model = dl.ClassifierGuidance(TinyNetwork(), TinyClassifier(), predictor).eval()
     t = torch.full((3,), 999)
     assert torch.equal(model(X, t, {"class": CLASS}).prediction, model.model(X, t, {"class": CLASS}).prediction)
+
+
+def test_wrong_derivatives_of_older_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guidance_module, "WRONG_IN_INFERENCE_MODE", True)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"sample in torch.no_grad\(\)"):
+        guidance()(X, T, {"class": CLASS})

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import diffusion_labs as dl
+from diffusion_labs.adapters import guidance as guidance_module
 from diffusion_labs.adapters.linear_posterior import conjugate_gradients
 from tests.adapters.gaussian import CorrelatedGaussian, conditional, moments
 from tests.catalogue import PREDICTORS, SCHEDULES, TinyNetwork, halve, network
@@ -163,7 +164,14 @@ def test_pure_noise_and_training_are_left_alone() -> None:
     assert torch.equal(model(x, t - 500).prediction, model.model(x, t - 500).prediction)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+NOT_BEFORE_2_13 = pytest.mark.skipif(
+    guidance_module.WRONG_IN_INFERENCE_MODE, reason="PyTorch before 2.13 is wrong there"
+)
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, pytest.param(torch.inference_mode, marks=NOT_BEFORE_2_13), torch.enable_grad]
+)
 def test_guides_in_every_gradient_mode_and_leaves_no_gradients(mode) -> None:
     model = dl.LinearPosterior(TinyNetwork(), dl.VPredictor(SCHEDULES["cosine"]()), halve, 1.0).eval()
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([100, 500])
@@ -216,3 +224,11 @@ def test_directions_without_a_positive_variance_are_not_followed() -> None:
 def test_what_does_not_fit_is_named(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(dl.VPredictor(SCHEDULES["cosine"]()))
+
+
+def test_wrong_derivatives_of_older_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guidance_module, "WRONG_IN_INFERENCE_MODE", True)
+    model = dl.LinearPosterior(TinyNetwork(), dl.VPredictor(SCHEDULES["cosine"]()), halve, 1.0).eval()
+    x = torch.randn(1, 1, 8, 8)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"sample in torch.no_grad\(\)"):
+        model(x, torch.tensor([100]), {"measurement": halve(x) + 1})

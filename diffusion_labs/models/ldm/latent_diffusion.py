@@ -107,7 +107,7 @@ class LatentDiffusion(nn.Module):
     def condition(self, conditional_inputs: Conditions | None, x: Tensor) -> dict[str, Tensor]:
         """The conditional inputs of the network, for a batch of latents."""
         given = dict(conditional_inputs or {})
-        for name in self.encoded & given.keys():
+        for name in self.encoded.intersection(given):
             given[name] = self.scale.normalize(self.posterior(given[name]).mean)
         understood: frozenset[str] | None = getattr(self.sampler.model, "condition_names", None)
         inputs: dict[str, Tensor] = self.conditioner(given, x, understood)
