@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from typing import Any
 
@@ -35,6 +36,11 @@ def eager_jaxtyped(*args: Any, jaxtyped: Any = jaxtyping.jaxtyped, **options: An
         return args[0] if args else lambda function: function
     return jaxtyped(*args, **options)
 
+
+# Under nohup, or in the background of a shell, a process ignores these, and so do those that it starts.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # The tests of the kernels switch them on; `DIFFUSION_LABS_KERNELS=1 pytest` does so for all tests.
 os.environ.setdefault("DIFFUSION_LABS_KERNELS", "0")
