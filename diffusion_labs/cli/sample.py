@@ -66,6 +66,7 @@ def sample(
     from diffusion_labs.recipes.run import load_run
     from diffusion_labs.recipes.variants import doubts, with_sampler
     from diffusion_labs.recipes.wanted import check_complete, wanted
+    from diffusion_labs.samplers import FittedSampler
 
     for name, value in (("count", count), ("steps", steps)):
         if value < 1:
@@ -83,7 +84,7 @@ def sample(
         model, sizes = load_run(run_dir, device, sigma_rel=sigma_rel)
         check_complete(sizes)
         guide_prior(model, prior_guidance_scale)
-        fitted = kind is not None and kind.__name__ == "FittedSampler"
+        fitted = kind is FittedSampler
         if fitted:
             examples, folder = wanted(sizes, None, prompt, IMAGES), run_dir / "fitted"
             model = with_fitted_sampler(

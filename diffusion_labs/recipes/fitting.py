@@ -1,6 +1,5 @@
 """A solver that is fitted to a trained model, and kept in its run."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_labs.conditioning import ConditionalInputs
-from diffusion_labs.files import write_json
+from diffusion_labs.files import tensors_sha256, write_json
 from diffusion_labs.randomness import seeded
 from diffusion_labs.recipes.drawing import guided_by, settings
 from diffusion_labs.recipes.model_sizes import ModelSizes
@@ -55,7 +54,8 @@ def with_fitted_sampler(
     model = shared_copy(model)
     own = sizes.sampler(model)
     grid = linspace if grid is None else grid
-    name = f"steps-{steps}-{getattr(grid, '__name__', 'grid')}-guidance-{guidance_scale:g}-{_digest(own.model)}.json"
+    weights = tensors_sha256(own.model.state_dict())[:12]
+    name = f"steps-{steps}-{getattr(grid, '__name__', 'grid')}-guidance-{guidance_scale:g}-{weights}.json"
     file = None if folder is None else folder / name
     if file is not None and file.is_file():
         found = json.loads(file.read_text())
@@ -96,12 +96,3 @@ def _asked(model: Any, sizes: ModelSizes, wanted: Tensor | Sequence[str]) -> tup
     finally:
         hook.remove()
     return given[0]
-
-
-def _digest(model: nn.Module) -> str:
-    """Of the weights of a model, which those of a solver belong to."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -123,14 +123,14 @@ class Updates:
     def begin(self) -> None:
         """Send off an update, after which ``know`` may be called; first learn about the one before."""
         position = self.state.batches.state_dict()
-        self.place = Place(position, *self._changing())
+        self.place = self._place(position)
         batches = [next(self.state.batches) for _ in range(self.accumulate)]
         while True:
-            random, buffers = self._changing()
+            random, buffers = random_state(self.state.device), self.place.buffers
             loss, norm, stop = self.gradient(batches)
             if self.unknown is None or self.know():
                 break
-            self.place = Place(position, *self._changing())
+            self.place = self._place(position)
         self.place = None
 
         optimizer, objective, step = self.state.optimizer, self.state.objective, self.state.step + 1
@@ -195,9 +195,10 @@ class Updates:
         self._restore(update.random, update.buffers)
         self.state.objective.metrics()  # forgotten, as those of the batch are among them
 
-    def _changing(self) -> tuple[dict[str, Any], list[Tensor]]:
-        """The state of the random numbers, and a copy of the buffers."""
-        return random_state(self.state.device), [buffer.clone() for buffer in self.state.objective.buffers()]
+    def _place(self, position: Any) -> Place:
+        """Where the run is now, with a copy of the buffers; the data are where they were."""
+        buffers = [buffer.clone() for buffer in self.state.objective.buffers()]
+        return Place(position, random_state(self.state.device), buffers)
 
     def _restore(self, random: dict[str, Any], buffers: list[Tensor]) -> None:
         for value, buffer in zip(buffers, self.state.objective.buffers(), strict=True):
