@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
-from diffusion_labs.data.fingerprint import fingerprint_of
 from diffusion_labs.data.shared_batches import SharedBatches
 from diffusion_labs.files import tensors_sha256
 from diffusion_labs.randomness import SAMPLE_KEY
@@ -80,14 +79,10 @@ class Batches(SharedBatches):
     ) -> None:
         if batch_size > len(dataset):
             raise DataError(f"batch_size ({batch_size}) is larger than the data set ({len(dataset)}); lower it")
-        super().__init__(batch_size, seed, rank, world_size)
+        super().__init__(dataset, batch_size, seed, rank, world_size)
         self.dataset = dataset
         self.weights = None if weights is None else _checked_weights(weights, len(dataset))
         self._order = self.order(epoch=0)
-
-    @cached_property
-    def _data(self) -> str | None:
-        return fingerprint_of(self.dataset)
 
     @cached_property
     def _weights_digest(self) -> str | None:
@@ -124,7 +119,6 @@ class Batches(SharedBatches):
         return {
             **super().state_dict(),
             "length": len(self.dataset),
-            **({} if self._data is None else {"data": self._data}),
             **({} if self._weights_digest is None else {"weights": self._weights_digest}),
         }
 

@@ -1,12 +1,14 @@
 """What all streams of batches have in common."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_labs.data.errors import DataError
+from diffusion_labs.data.fingerprint import fingerprint_of
 from diffusion_labs.randomness import sample_keys
 
 
@@ -17,6 +19,7 @@ class SharedBatches:
     at a place is a child's.
 
     Args:
+        source: of the samples, whose ``fingerprint()``, if it has one, tells whether data is that of before.
         batch_size: samples in a global batch, over all ranks.
         seed: of the order.
         rank: which share of each batch to give.
@@ -26,13 +29,14 @@ class SharedBatches:
         DataError: if a batch cannot be shared equally.
     """
 
-    def __init__(self, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, source: Any, batch_size: int, seed: int, rank: int, world_size: int) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}; it must be at least 1")
         if world_size < 1 or not 0 <= rank < world_size:
             raise DataError(f"rank is {rank} of world_size {world_size}; ranks are 0..world_size-1")
         if batch_size % world_size:
             raise DataError(f"batch_size ({batch_size}) must be a multiple of world_size ({world_size}); change it")
+        self._fingerprinted = source
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -47,7 +51,12 @@ class SharedBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is, and what its order depends on."""
-        return {"epoch": self.epoch, "position": self.position, "seed": self.seed, "batch_size": self.batch_size}
+        state = {"epoch": self.epoch, "position": self.position, "seed": self.seed, "batch_size": self.batch_size}
+        return state if self._data is None else {**state, "data": self._data}
+
+    @cached_property
+    def _data(self) -> str | None:
+        return fingerprint_of(self._fingerprinted)
 
     def _share(self) -> tuple[int, int]:
         """The places of this rank's share of the next batch in the order of the epoch."""

@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import groupby, islice
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -10,7 +9,6 @@ import torch
 
 from diffusion_labs.data.batches import Batch, epoch_order
 from diffusion_labs.data.errors import DataError
-from diffusion_labs.data.fingerprint import fingerprint_of
 from diffusion_labs.data.shared_batches import SharedBatches
 from diffusion_labs.randomness import SAMPLE_KEY, KeyedGenerator, keyed_uniform, sample_keys
 
@@ -86,7 +84,7 @@ class StreamBatches(SharedBatches):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        super().__init__(batch_size, seed, rank, world_size)
+        super().__init__(stream, batch_size, seed, rank, world_size)
         if buffer_size < 1:
             raise DataError(f"buffer_size is {buffer_size}; it must be at least 1")
         self.stream = stream
@@ -110,10 +108,6 @@ class StreamBatches(SharedBatches):
         self.position += 1
         return {**self.stream.decode(samples, range(start - first, stop - first)), SAMPLE_KEY: keys}
 
-    @cached_property
-    def _data(self) -> str | None:
-        return fingerprint_of(self.stream)
-
     def shared(self, rank: int, world_size: int) -> "StreamBatches":
         """The same stream, from its beginning, for one of several ranks."""
         return StreamBatches(
@@ -125,7 +119,6 @@ class StreamBatches(SharedBatches):
         return {
             **super().state_dict(),
             "shards": len(self.stream),
-            **({} if self._data is None else {"data": self._data}),
             "buffer_size": self.buffer_size,
             "next": list(self._next),
             "held": torch.tensor([held[:2] for held in self._buffer], dtype=torch.long).view(-1, 2),
